@@ -45,9 +45,9 @@ class AsyncioRuntime:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("task %s failed", task.get_name(), exc_info=error)
 
-    async def dial(self, portal: Portal, timeout: float | None = None) -> Transport:
+    async def dial(self, portal: Portal) -> Transport:
         """Connects by TCP."""
-        return await dialer.dial(portal, timeout)
+        return await dialer.dial(portal)
 
     async def listen(self, portal: Portal, backlog: int = 1024) -> Listener:
         """Listens by TCP."""

@@ -86,10 +86,10 @@ class Runtime(Protocol):
         """Runs `coroutine` on its own. Its exception is logged, never lost."""
         ...
 
-    async def dial(self, portal: Portal, timeout: float | None = None) -> Transport:
+    async def dial(self, portal: Portal) -> Transport:
         """Connects; of several addresses the first that answers wins and a dead one holds up nobody.
 
-        OSError (ConnectionRefusedError, …) when all failed, TimeoutError after `timeout` seconds.
+        OSError (ConnectionRefusedError, …) when all failed. Has no time limit of its own: see `timeout`.
         """
         ...
 
