@@ -76,5 +76,5 @@ toolchain:
 
 .venv/.native: .venv/.locked $(NATIVE_SOURCES) | toolchain
 	@echo "building the native module (optimised)"
-	@$(BIN)/maturin develop --release --locked --quiet
+	@$(BIN)/maturin develop --release --locked >.venv/native.log 2>&1 || { cat .venv/native.log >&2; exit 1; }
 	@touch $@
