@@ -1,0 +1,80 @@
+//! What login negotiated, as the full feature phase needs it.
+
+/// Index of a connection within its session, small and reused; the CID is a field of the connection.
+pub type ConnIndex = usize;
+
+/// Session-wide parameters (RFC 7143 section 13).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionParams {
+    /// InitialR2T (13.10).
+    pub initial_r2t: bool,
+    /// ImmediateData (13.11).
+    pub immediate_data: bool,
+    /// MaxBurstLength (13.13), bytes.
+    pub max_burst_length: u32,
+    /// FirstBurstLength (13.14), bytes.
+    pub first_burst_length: u32,
+    /// MaxOutstandingR2T (13.17), per task.
+    pub max_outstanding_r2t: u32,
+    /// DataPDUInOrder (13.18).
+    pub data_pdu_in_order: bool,
+    /// DataSequenceInOrder (13.19).
+    pub data_sequence_in_order: bool,
+    /// ErrorRecoveryLevel (13.20).
+    pub error_recovery_level: u8,
+    /// TaskReporting=FastAbort (13.23).
+    pub fast_abort: bool,
+    /// iSCSIProtocolLevel (13.24).
+    pub protocol_level: u8,
+}
+
+impl Default for SessionParams {
+    /// The defaults of RFC 7143 section 13.
+    fn default() -> Self {
+        Self {
+            initial_r2t: true,
+            immediate_data: true,
+            max_burst_length: 262_144,
+            first_burst_length: 65_536,
+            max_outstanding_r2t: 1,
+            data_pdu_in_order: true,
+            data_sequence_in_order: true,
+            error_recovery_level: 0,
+            fast_abort: false,
+            protocol_level: 1,
+        }
+    }
+}
+
+/// Parameters of one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionParams {
+    /// CID (11.12.7).
+    pub cid: u16,
+    /// MaxRecvDataSegmentLength that this side declared (13.12), bytes.
+    pub max_recv_data_segment_length: u32,
+    /// MaxRecvDataSegmentLength that the peer declared, bytes.
+    pub max_send_data_segment_length: u32,
+    /// HeaderDigest=CRC32C (13.1).
+    pub header_digest: bool,
+    /// DataDigest=CRC32C (13.1).
+    pub data_digest: bool,
+    /// Nanoseconds without traffic before a NOP asks for a sign of life; 0 is off.
+    pub keep_alive_interval: u64,
+    /// Nanoseconds to wait for its answer.
+    pub keep_alive_timeout: u64,
+}
+
+impl Default for ConnectionParams {
+    fn default() -> Self {
+        Self {
+            cid: 0,
+            max_recv_data_segment_length: 8192,
+            max_send_data_segment_length: 8192,
+            header_digest: false,
+            data_digest: false,
+            keep_alive_interval: 0,
+            keep_alive_timeout: 0,
+        }
+    }
+}
