@@ -63,7 +63,7 @@ mod tests {
         !state
     }
 
-    /// The examples of RFC 7143 appendix A.4 (RFC 3720 B.4), as the 32-bit value whose little-endian bytes are sent.
+    /// The examples of RFC 7143 appendix A.4; the last one is of RFC 3720 B.4, as the 32-bit value whose little-endian bytes are sent.
     #[test]
     fn rfc_examples() {
         let up: Vec<u8> = (0..32).collect();
