@@ -24,8 +24,8 @@ NO_ROLE = {"session", "discovery", "isns", "scsi"}
 MIDDLE = {"wire", *NEGOTIATION, *NO_ROLE}
 
 ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "names": {"errors"},
+    "errors": {"wire"},
+    "names": {"errors", "wire"},
     "wire": set(),
     **{room: {"wire", *NEGOTIATION} for room in NEGOTIATION},
     **{room: set(MIDDLE) for room in NO_ROLE},

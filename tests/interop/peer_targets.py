@@ -1,0 +1,181 @@
+"""tgt and istgt as targets: each on a free port of loopback, with one disk, gone when the block is left."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import subprocess
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.interop import peers
+
+
+@dataclass(frozen=True)
+class PeerTarget:
+    """A foreign target that serves one disk."""
+
+    name: str
+    pid: int
+    port: int
+    iqn: str
+    lun: int
+    size: int
+    backing: Path
+
+    @property
+    def portal(self) -> str:
+        """HOST:PORT."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The disk's URL, as libiscsi, QEMU and Blockwire write it."""
+        return f"iscsi://{self.portal}/{self.iqn}/{self.lun}"
+
+
+def filled(path: Path, size: int) -> Path:
+    """A backing file with every block allocated: an empty one on tmpfs reads faster than a disk ever would."""
+    chunk = bytes(range(256)) * 4096
+    with path.open("wb") as image:
+        remaining = size
+        while remaining:
+            remaining -= image.write(chunk[: min(len(chunk), remaining)])
+    return path
+
+
+_control_ports = itertools.count(1)
+
+
+def _placed(command: list[str], placement: Sequence[str]) -> list[str]:
+    """Prefix a command with its placement (`taskset -c 1`), for the benchmark."""
+    return [*placement, *command]
+
+
+@contextlib.contextmanager
+def tgt(directory: Path, size: int = 64 << 20, placement: Sequence[str] = ()) -> Iterator[PeerTarget]:
+    """Run `tgtd` with one file-backed disk of `size` bytes as LUN 1 (its LUN 0 is a controller).
+
+    :param directory: an empty directory for the disk and the control socket; a short path (a socket's limit is 107)
+    """
+    peers.require("tgtd", "tgtadm")
+    port = peers.free_port()
+    iqn = f"iqn.2026-01.test.blockwire:tgt.{port}"
+    backing = filled(directory / "tgt.img", size)
+    # Each daemon has its own management socket; -C counts within it.
+    control = str(os.getpid() % 20000 + next(_control_ports) + 10)
+    environment = peers.ENVIRONMENT | {"TGT_IPC_SOCKET": str(directory / "ipc")}
+    log = (directory / "tgtd.log").open("wb")
+
+    def tgtadm(*arguments: str, check: bool = True) -> bool:
+        done = subprocess.run(
+            ["tgtadm", "-C", control, "--lld", "iscsi", *arguments],
+            capture_output=True, text=True, timeout=10, check=False, env=environment,
+        )  # fmt: skip
+        if check and done.returncode != 0:
+            raise peers.ToolFailure(f"tgtadm {' '.join(arguments)}: {done.stdout}{done.stderr}")
+        return done.returncode == 0
+
+    with log:
+        process = subprocess.Popen(
+            _placed(["tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}"], placement),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+        )  # fmt: skip
+
+        def ended() -> str:
+            return "" if process.poll() is None else f"tgtd ended: {(directory / 'tgtd.log').read_text()}"
+
+        with peers.killed_at_the_end(process):
+            peers.wait_until(lambda: peers.accepts(port), "tgtd listens", alive=[ended])
+            peers.wait_until(
+                lambda: tgtadm("--op", "new", "--mode", "target", "--tid", "1", "-T", iqn, check=False),
+                "tgtd answers its management socket",
+                alive=[ended],
+            )
+            tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
+            tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
+            yield PeerTarget("tgt", process.pid, port, iqn, 1, size, backing)
+
+
+ISTGT_CONFIGURATION = """\
+    [Global]
+      Comment "tests"
+      NodeBase "iqn.2026-01.test.blockwire"
+      PidFile {directory}/istgt.pid
+      AuthFile {directory}/auth.conf
+      MediaDirectory {directory}
+      LogFacility "local7"
+      Timeout 30
+      NopInInterval 20
+      DiscoveryAuthMethod Auto
+      MaxSessions 16
+      MaxConnections 4
+      MaxR2T 32
+      MaxOutstandingR2T 16
+      DefaultTime2Wait 2
+      DefaultTime2Retain 60
+      FirstBurstLength 262144
+      MaxBurstLength 1048576
+      MaxRecvDataSegmentLength 262144
+      InitialR2T Yes
+      ImmediateData Yes
+      DataPDUInOrder Yes
+      DataSequenceInOrder Yes
+      ErrorRecoveryLevel 0
+    [UnitControl]
+      Comment "unused"
+      AuthMethod CHAP Mutual
+      AuthGroup None
+      Portal UC1 127.0.0.1:{control_port}
+      Netmask 127.0.0.1
+    [PortalGroup1]
+      Comment "loopback"
+      Portal DA1 127.0.0.1:{port}
+    [InitiatorGroup1]
+      Comment "loopback"
+      InitiatorName "ALL"
+      Netmask 127.0.0.0/8
+    [LogicalUnit1]
+      TargetName istgt.{port}
+      TargetAlias "disk"
+      Mapping PortalGroup1 InitiatorGroup1
+      AuthMethod Auto
+      AuthGroup None
+      UseDigest Auto
+      UnitType Disk
+      LUN0 Storage {backing} Auto
+"""
+
+
+@contextlib.contextmanager
+def istgt(directory: Path, size: int = 64 << 20, placement: Sequence[str] = ()) -> Iterator[PeerTarget]:
+    """Run `istgt` with one file-backed disk of `size` bytes as LUN 0."""
+    peers.require("istgt")
+    port = peers.free_port()
+    backing = filled(directory / "istgt.img", size)
+    configuration = directory / "istgt.conf"
+    configuration.write_text(
+        textwrap.dedent(ISTGT_CONFIGURATION).format(
+            directory=directory, port=port, control_port=peers.free_port(), backing=backing
+        )
+    )
+    secrets = directory / "auth.conf"
+    secrets.write_text("")
+    secrets.chmod(0o600)
+    log = (directory / "istgt.log").open("wb")
+    with log:
+        process = subprocess.Popen(
+            _placed(["istgt", "-D", "-c", str(configuration), "-p", str(directory / "istgt.pid")], placement),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=peers.ENVIRONMENT,
+        )  # fmt: skip
+
+        def ended() -> str:
+            return "" if process.poll() is None else f"istgt ended: {(directory / 'istgt.log').read_text()}"
+
+        with peers.killed_at_the_end(process):
+            peers.wait_until(lambda: peers.accepts(port), "istgt listens", alive=[ended])
+            iqn = f"iqn.2026-01.test.blockwire:istgt.{port}"
+            yield PeerTarget("istgt", process.pid, port, iqn, 0, size, backing)
