@@ -8,8 +8,8 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from blockwire.names import Portal
 from blockwire.net import dialer, listener
-from blockwire.net.portal import Portal
 from blockwire.net.runtime import Listener, Spawned, Transport
 
 _log = logging.getLogger("blockwire.net")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from blockwire.net.portal import Portal
+from blockwire.names import Portal
 from blockwire.net.stream import TcpTransport
 
 ATTEMPT_DELAY = 0.25

@@ -8,7 +8,7 @@ import errno
 import socket
 from collections import deque
 
-from blockwire.net.portal import Portal
+from blockwire.names import Portal
 from blockwire.net.stream import TcpTransport, portal_of
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}

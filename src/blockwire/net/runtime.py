@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 from blockwire.dataplane.api import TransportHandle
-from blockwire.net.portal import Portal
+from blockwire.names import Portal
 
 
 class Transport(Protocol):

@@ -10,7 +10,7 @@ import contextlib
 import socket
 
 from blockwire.dataplane.api import TransportHandle, TransportKind
-from blockwire.net.portal import Portal
+from blockwire.names import Portal
 
 
 def portal_of(address: object) -> Portal:

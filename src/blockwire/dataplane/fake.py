@@ -1,0 +1,490 @@
+"""A data plane in pure Python, for tests of the control plane: both roles at the level of events, no sockets read.
+
+Target's side: `inject` puts events into the stream, what the control plane did is in `calls`, `replies`, `mappings`,
+`gates`. Initiator's side: every request goes to `on_request`; by default that is a `FakeDisk` per logical unit
+(`disks`), and a test may put a function of its own in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from blockwire.dataplane import api
+from blockwire.dataplane.fake_disk import FakeDisk, FakeRequest
+
+__all__ = ["Call", "FakeDisk", "FakePlane", "FakeRequest"]
+
+DEFAULT_LIMITS = api.Limits(
+    max_recv_data_segment_length=262144,
+    max_burst_length=1 << 20,
+    first_burst_length=262144,
+    max_outstanding_r2t=64,
+    max_connections=1,
+    error_recovery_level=0,
+    command_window=128,
+    max_transfer=1 << 20,
+    digests=(api.Digest.NONE, api.Digest.CRC32C),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call that reached the fake."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+@dataclass
+class _Flight:
+    request: FakeRequest
+    queue: api.QueueId
+    buffer: Any
+
+
+class FakePlane:
+    """Implements `api.DataPlane`; see the module."""
+
+    def __init__(self, limits: api.Limits = DEFAULT_LIMITS) -> None:
+        self.fake_limits = limits
+        self.calls: list[Call] = []
+        self.stores: dict[api.StoreId, bytearray] = {}
+        self.store_specs: dict[api.StoreId, api.StoreSpec] = {}
+        self.sessions: dict[api.SessionId, api.SessionSpec] = {}
+        self.connections: dict[tuple[api.SessionId, int], api.ConnectionHandoff] = {}
+        self.mappings: dict[tuple[api.SessionId, int], api.LunMapping] = {}
+        self.gates: dict[tuple[api.SessionId, int], dict[api.CommandClass, api.Gate]] = {}
+        self.replies: list[tuple[api.SessionId, api.TaskTag, api.Answer, api.Effects]] = []
+        self.sent: list[tuple[api.SessionId, int | None, bytes, bytes]] = []
+        self.disks: dict[int, FakeDisk] = {}
+        self.on_request: Callable[[FakeRequest], api.TaskDone | None] = self._ask_disk
+        """Answers a request of the initiator's side; None leaves it in flight until `finish`."""
+        self.on_pdu: Callable[[api.SessionId, bytes, bytes], tuple[bytes, bytes] | None] = answer_logout
+        """Answers a `send_pdu` with header and data; None leaves it without an answer."""
+        self.op_failures: dict[str, api.Failure] = {}
+        """Name of a call -> the failure its next operation ends with."""
+        self.abort_report = api.AbortReport(affected=(), found=True, complete=True)
+        self.closed = False
+        self._ids = itertools.count(1)
+        self._events: deque[api.Event] = deque()
+        self._finished: dict[api.QueueId, deque[api.TaskDone]] = {}
+        self._flights: dict[api.Token, _Flight] = {}
+        self._changed = threading.Condition()
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    # ------------------------------------------------------------------ for tests
+    def inject(self, *events: api.Event) -> None:
+        """Puts events into the stream, as if the plane had seen them."""
+        with self._changed:
+            self._events.extend(events)
+            os.eventfd_write(self._fd, 1)
+            self._changed.notify_all()
+
+    def finish(self, done: api.TaskDone) -> None:
+        """Ends a request that was left in flight."""
+        with self._changed:
+            flight = self._flights.pop(done.token)
+            self._deliver(flight.queue, self._placed(done, flight.buffer))
+
+    def lose(self, session: api.SessionId, code: str = "closed-by-peer") -> None:
+        """The connection of `session` is lost: its requests end with `session.lost`, then `ConnectionLost` is seen."""
+        with self._changed:
+            for token, flight in list(self._flights.items()):
+                if flight.request.session == session:
+                    del self._flights[token]
+                    self._deliver(flight.queue, api.TaskDone(token, 0, code="session.lost"))
+        for key in [key for key in self.connections if key[0] == session]:
+            del self.connections[key]
+            self.inject(api.ConnectionLost(session, key[1], code))
+
+    @property
+    def in_flight(self) -> list[FakeRequest]:
+        """Requests without an end, oldest first."""
+        return [flight.request for flight in self._flights.values()]
+
+    def _op(self, name: str, result: object, *arguments: Any) -> api.OpId:
+        if self.closed:
+            raise RuntimeError("plane.closed")
+        op = next(self._ids)
+        self.calls.append(Call(name, arguments))
+        failure = self.op_failures.pop(name, None)
+        self.inject(api.OpDone(op, None if failure else result, failure))
+        return op
+
+    def _fail(self, name: str, failure: api.Failure, *arguments: Any) -> api.OpId:
+        self.op_failures[name] = failure
+        return self._op(name, None, *arguments)
+
+    # ------------------------------------------------------------------ events
+    def limits(self) -> api.Limits:
+        """The limits given at construction."""
+        return self.fake_limits
+
+    def event_fd(self) -> int:
+        """An eventfd."""
+        return self._fd
+
+    def drain(self, maximum: int = 256) -> list[api.Event]:
+        """Oldest first."""
+        with self._changed:
+            taken = [self._events.popleft() for _ in range(min(maximum, len(self._events)))]
+            if not self._events:
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._fd)
+            return taken
+
+    # ------------------------------------------------------------------ stores
+    def open_store(self, spec: api.StoreSpec) -> api.OpId:
+        """Every scheme is memory here; a missing size is a missing file."""
+        if spec.size is None:
+            failure = api.Failure("store.not-found", f"{spec.path}: no such file", errno.ENOENT)
+            return self._fail("open_store", failure, spec)
+        if "open_store" in self.op_failures:
+            return self._op("open_store", None, spec)
+        store = next(self._ids)
+        self.stores[store] = bytearray(spec.size)
+        self.store_specs[store] = spec
+        return self._op("open_store", self._info(store), spec)
+
+    def _info(self, store: api.StoreId) -> api.StoreInfo:
+        spec = self.store_specs[store]
+        return api.StoreInfo(
+            store=store,
+            size=len(self.stores[store]),
+            physical_block=spec.block_size,
+            optimal_io=65536,
+            read_only=spec.read_only,
+            can_punch=True,
+            can_zero=True,
+            can_flush=spec.scheme != "null",
+            identity=f"{spec.scheme}:{spec.path}" if spec.path else f"{spec.scheme}:{store}",
+        )
+
+    def close_store(self, store: api.StoreId) -> api.OpId:
+        """Forgets the store and its content."""
+        self.stores.pop(store, None)
+        return self._op("close_store", None, store)
+
+    def store_op(
+        self, store: api.StoreId, kind: api.StoreOp, offset: int = 0, length: int = 0, data: bytes = b"", to: int = 0
+    ) -> api.OpId:
+        """Done at once on a bytearray."""
+        memory = self.stores.get(store)
+        arguments = (store, kind, offset, length)
+        if memory is None:
+            return self._fail("store_op", api.Failure("store.closed", f"no store {store}"), *arguments)
+        end = offset + (len(data) if kind is api.StoreOp.WRITE else length)
+        if kind is not api.StoreOp.RESIZE and end > len(memory):
+            return self._fail("store_op", api.Failure("store.out-of-range", f"byte {end} is past the end"), *arguments)
+        result: object = None
+        match kind:
+            case api.StoreOp.GEOMETRY:
+                result = self._info(store)
+            case api.StoreOp.READ:
+                result = bytes(memory[offset:end])
+            case api.StoreOp.WRITE:
+                memory[offset:end] = data
+            case api.StoreOp.COPY:
+                memory[to : to + length] = memory[offset:end]
+            case api.StoreOp.ZERO | api.StoreOp.PUNCH:
+                memory[offset:end] = bytes(length)
+            case api.StoreOp.RESIZE:
+                if length < len(memory):
+                    del memory[length:]
+                else:
+                    memory.extend(bytes(length - len(memory)))
+                self.inject(api.StoreChanged(store, length))
+            case api.StoreOp.FLUSH:
+                pass
+        return self._op("store_op", result, *arguments)
+
+    # ------------------------------------------------------------------ sessions
+    def create_session(self, spec: api.SessionSpec) -> api.SessionId:
+        """A number; nothing happens until `adopt`."""
+        session = next(self._ids)
+        self.sessions[session] = spec
+        self.calls.append(Call("create_session", (spec,)))
+        return session
+
+    def close_session(self, session: api.SessionId) -> api.OpId:
+        """Closes its transports too."""
+        self.sessions.pop(session, None)
+        for key in [key for key in self.connections if key[0] == session]:
+            self._close_transport(self.connections.pop(key).transport)
+        return self._op("close_session", None, session)
+
+    @staticmethod
+    def _close_transport(transport: api.TransportHandle) -> None:
+        if transport.kind is api.TransportKind.TCP and transport.descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(transport.descriptor)
+
+    def adopt(self, session: api.SessionId, handoff: api.ConnectionHandoff) -> api.OpId:
+        """Keeps the hand-off; nothing is read from the transport."""
+        self.connections[session, handoff.cid] = handoff
+        return self._op("adopt", None, session, handoff)
+
+    def release(self, session: api.SessionId, cid: int, mode: api.ReleaseMode) -> api.OpId:
+        """Gives the transport back (DETACH) or closes it."""
+        handoff = self.connections.pop((session, cid), None)
+        if handoff is None:
+            return self._fail("release", api.Failure("connection.unknown", f"no connection {cid}"), session, cid, mode)
+        transport: api.TransportHandle | None = handoff.transport
+        if mode is not api.ReleaseMode.DETACH:
+            self._close_transport(handoff.transport)
+            transport = None
+            self.inject(api.ConnectionClosed(session, cid))
+        released = api.ReleasedConnection(transport, b"", handoff.stat_sn, handoff.exp_stat_sn, 0)
+        return self._op("release", released, session, cid, mode)
+
+    def numbers(self, session: api.SessionId) -> api.SessionNumbers:
+        """Those of the session's start."""
+        spec = self.sessions[session]
+        return api.SessionNumbers(spec.cmd_sn, spec.exp_cmd_sn, spec.max_cmd_sn)
+
+    def configure(self, session: api.SessionId, cid: int | None, changes: Mapping[str, float]) -> api.OpId:
+        """Recorded only."""
+        return self._op("configure", None, session, cid, dict(changes))
+
+    # ------------------------------------------------------------------ target
+    def map_lun(self, session: api.SessionId, lun: int, mapping: api.LunMapping) -> api.OpId:
+        """Recorded in `mappings` and `gates`."""
+        self.mappings[session, lun] = mapping
+        self.gates[session, lun] = dict(mapping.gates)
+        return self._op("map_lun", None, session, lun, mapping)
+
+    def unmap_lun(self, session: api.SessionId, lun: int) -> api.OpId:
+        """Forgotten."""
+        self.mappings.pop((session, lun), None)
+        return self._op("unmap_lun", None, session, lun)
+
+    def set_gate(
+        self, nexuses: Sequence[tuple[api.SessionId, int]], gates: Mapping[api.CommandClass, api.Gate]
+    ) -> api.OpId:
+        """Recorded in `gates`."""
+        for nexus in nexuses:
+            self.gates.setdefault(nexus, {}).update(gates)
+        return self._op("set_gate", None, tuple(nexuses), dict(gates))
+
+    def abort(self, scope: api.AbortScope, semantics: api.AbortSemantics = api.AbortSemantics.CLARIFIED) -> api.OpId:
+        """Ends with `abort_report`."""
+        return self._op("abort", self.abort_report, scope, semantics)
+
+    def reply(
+        self, session: api.SessionId, tag: api.TaskTag, answer: api.Answer, effects: api.Effects = api.NO_EFFECTS
+    ) -> None:
+        """Recorded in `replies`."""
+        self.replies.append((session, tag, answer, effects))
+
+    def send_unsolicited(
+        self, session: api.SessionId, cid: int, pdu: api.ResponsePdu, effects: api.Effects = api.NO_EFFECTS
+    ) -> None:
+        """Recorded in `sent`."""
+        self.sent.append((session, cid, pdu.header, pdu.data))
+
+    # ------------------------------------------------------------------ initiator
+    def open_queue(self, session: api.SessionId) -> api.QueueId:
+        """A completion queue of its own."""
+        queue = next(self._ids)
+        self._finished[queue] = deque()
+        return queue
+
+    def close_queue(self, queue: api.QueueId) -> None:
+        """What is in flight on it is forgotten."""
+        self._finished.pop(queue, None)
+        for token, flight in list(self._flights.items()):
+            if flight.queue == queue:
+                del self._flights[token]
+
+    def _ask_disk(self, request: FakeRequest) -> api.TaskDone | None:
+        disk = self.disks.get(request.lun)
+        if disk is None:
+            return FakeDisk.absent(request)
+        return disk.answer(request)
+
+    def _start(self, request: FakeRequest, buffer: Any, queue: api.QueueId) -> api.Token:
+        if self.closed:
+            raise RuntimeError("plane.closed")
+        self._flights[request.token] = _Flight(request, queue, buffer)
+        if request.session not in self.sessions:
+            done: api.TaskDone | None = api.TaskDone(request.token, 0, code="session.lost")
+        else:
+            done = self.on_request(request)
+        if done is not None:
+            self.finish(done)
+        return request.token
+
+    @staticmethod
+    def _placed(done: api.TaskDone, buffer: Any) -> api.TaskDone:
+        if done.data is None or buffer is None:
+            return done
+        view = memoryview(buffer).cast("B")
+        view[: len(done.data)] = done.data[: len(view)]
+        return api.TaskDone(done.token, done.status, done.sense, done.residual, None, done.code)
+
+    def _deliver(self, queue: api.QueueId, done: api.TaskDone) -> None:
+        with self._changed:
+            if queue == 0:
+                self.inject(done)
+            elif queue in self._finished:
+                self._finished[queue].append(done)
+            self._changed.notify_all()
+
+    def submit(
+        self,
+        session: api.SessionId,
+        lun: int,
+        cdb: bytes,
+        data_out: object = None,
+        data_in: object = 0,
+        *,
+        attribute: int = 1,
+        immediate: bool = False,
+        cid: int | None = None,
+        queue: api.QueueId = 0,
+        borrow: bool = False,
+    ) -> api.Token:
+        """Any command, answered by `on_request`."""
+        into = None if isinstance(data_in, int) else data_in
+        wanted = data_in if isinstance(data_in, int) else memoryview(cast(Any, data_in)).nbytes
+        out = bytes(cast(Any, data_out)) if data_out is not None else b""
+        request = FakeRequest(next(self._ids), session, lun, bytes(cdb), None, 0, 0, 0, out, wanted)
+        return self._start(request, into, queue)
+
+    def submit_io(
+        self, session: api.SessionId, lun: int, kind: api.IoKind, lba: int, blocks: int, block_size: int,
+        buffer: object = None, *, fua: bool = False, queue: api.QueueId = 0, borrow: bool = False,
+    ) -> api.Token:  # fmt: skip
+        """A block request, answered by `on_request`."""
+        reading = kind == api.IoKind.READ
+        out = bytes(cast(Any, buffer)) if buffer is not None and not reading else b""
+        request = FakeRequest(
+            next(self._ids), session, lun, None, api.IoKind(kind), lba, blocks, block_size, out,
+            blocks * block_size if reading else 0, fua,
+        )  # fmt: skip
+        return self._start(request, buffer if reading else None, queue)
+
+    def _wait_for(self, queue: api.QueueId, token: api.Token, timeout: float) -> api.TaskDone:
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._finished[queue]), timeout or None):
+                self._flights.pop(token, None)
+                self._finished.pop(queue, None)
+                return api.TaskDone(token, 0, code="task.timeout")
+            done = self._finished.pop(queue).popleft()
+        return done
+
+    def execute(
+        self,
+        session: api.SessionId,
+        lun: int,
+        cdb: bytes,
+        data_out: object = None,
+        data_in: object = 0,
+        *,
+        attribute: int = 1,
+        timeout: float = 0.0,
+    ) -> api.TaskDone:
+        """`submit` and wait."""
+        queue = self.open_queue(session)
+        token = self.submit(session, lun, cdb, data_out, data_in, attribute=attribute, queue=queue)
+        return self._wait_for(queue, token, timeout)
+
+    def execute_io(
+        self, session: api.SessionId, lun: int, kind: api.IoKind, lba: int, blocks: int, block_size: int,
+        buffer: object = None, *, fua: bool = False, timeout: float = 0.0,
+    ) -> api.TaskDone:  # fmt: skip
+        """`submit_io` and wait."""
+        queue = self.open_queue(session)
+        token = self.submit_io(session, lun, kind, lba, blocks, block_size, buffer, fua=fua, queue=queue)
+        return self._wait_for(queue, token, timeout)
+
+    def wait(self, queue: api.QueueId, minimum: int, timeout: float = -1.0) -> list[api.TaskDone]:
+        """Ends early when nothing is in flight."""
+        finished = self._finished[queue]
+
+        def enough() -> bool:
+            flying = any(flight.queue == queue for flight in self._flights.values())
+            return len(finished) >= minimum or not flying
+
+        with self._changed:
+            self._changed.wait_for(enough, None if timeout < 0 else timeout)
+            done = list(finished)
+            finished.clear()
+        return done
+
+    def cancel(self, token: api.Token) -> bool:
+        """Ends it with `task.aborted` at once."""
+        self.calls.append(Call("cancel", (token,)))
+        if token not in self._flights:
+            return False
+        self.finish(api.TaskDone(token, 0, code="task.aborted"))
+        return True
+
+    def send_pdu(self, session: api.SessionId, cid: int | None, header: bytes, data: bytes = b"") -> api.Token:
+        """Recorded in `sent`, answered by `on_pdu`."""
+        token = next(self._ids)
+        self.sent.append((session, cid, header, data))
+        answer = self.on_pdu(session, header, data)
+        if answer is not None:
+            self.inject(api.ControlPdu(session, cid or 0, answer[0], answer[1], token=token))
+        return token
+
+    def run_load(self, session: api.SessionId, spec: api.LoadSpec) -> api.LoadReport:
+        """Runs `requests` requests (or a hundred) one after the other, each said to take 1 ms."""
+        blocks = spec.transfer // spec.block_size
+        count = spec.requests or 100
+        reads = count * spec.read_percent // 100
+        slots = max(1, spec.size // spec.transfer)
+        failed = 0
+        for number in range(count):
+            lba = (number % slots) * blocks
+            if number < reads:
+                done = self.execute_io(session, spec.lun, api.IoKind.READ, lba, blocks, spec.block_size)
+            else:
+                pattern = bytes([number & 0xFF]) * spec.transfer
+                done = self.execute_io(session, spec.lun, api.IoKind.WRITE, lba, blocks, spec.block_size, pattern)
+            failed += bool(done.code or done.status)
+        return api.LoadReport(
+            reads, count - reads, count * spec.transfer, failed, 0, spec.seconds or count / 1000,
+            ((1_000_000, count),), 1e6, 1_000_000, "" if not failed else "status",
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------ everything
+    def statistics(self) -> dict[str, object]:
+        """Counts of what is open."""
+        return {
+            "workers": {},
+            "sessions": {session: {} for session in self.sessions},
+            "connections": {f"{session}/{cid}": {} for session, cid in self.connections},
+            "stores": {store: {} for store in self.stores},
+        }
+
+    def trace(self, session: api.SessionId | None = None) -> bytes:
+        """Nothing was on a wire."""
+        return b""
+
+    def shutdown(self, deadline: float) -> None:
+        """Later operations fail."""
+        if not self.closed:
+            self.closed = True
+            for handoff in self.connections.values():
+                self._close_transport(handoff.transport)
+            os.close(self._fd)
+
+
+def answer_logout(session: api.SessionId, header: bytes, data: bytes) -> tuple[bytes, bytes] | None:
+    """Answers a Logout Request with success (RFC 7143 11.14, 11.15) and a NOP-Out with a NOP-In; nothing else."""
+    opcode = header[0] & 0x3F
+    if opcode == 0x06:
+        return bytes([0x26, 0x80, 0x00]) + bytes(45), b""
+    if opcode == 0x00:
+        return bytes([0x20, 0x80]) + bytes(46), data
+    return None
