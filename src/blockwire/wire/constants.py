@@ -11,6 +11,8 @@ DIGEST_LENGTH: Final = 4
 """Length of a CRC32C header or data digest in bytes (13.1)."""
 RESERVED_TAG: Final = 0xFFFFFFFF
 """The reserved Initiator or Target Task Tag (11.2.1.8, 11.7.4)."""
+NO_CID: Final = 0
+"""What stands in the CID field where it is reserved (11.14.3)."""
 MAX_DATA_SEGMENT_LENGTH: Final = 2**24 - 1
 """DataSegmentLength is a 24-bit field (11.2.1.6)."""
 MAX_AHS_LENGTH: Final = 255 * 4
