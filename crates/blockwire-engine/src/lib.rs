@@ -1,0 +1,24 @@
+//! The data plane: reactors, sockets, buffers and clocks around `blockwire-proto` and `blockwire-store`.
+//!
+//! This is the only crate with system calls of the network and the only one, with the buffer code, that uses `unsafe`.
+
+pub mod buffers;
+pub mod calls;
+pub mod clock;
+pub mod core;
+pub mod counters;
+pub mod events;
+pub mod initiator;
+pub mod mailbox;
+pub mod memory_pair;
+pub mod plane;
+pub mod receive;
+pub mod stores;
+pub mod sys;
+pub mod target;
+pub mod trace;
+pub mod transmit;
+pub mod transport;
+pub mod worker;
+
+pub use plane::Plane;

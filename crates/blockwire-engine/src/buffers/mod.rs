@@ -1,0 +1,5 @@
+//! Payload memory of a worker.
+
+pub mod arena;
+
+pub use arena::{Arena, Extent, SEGMENT};

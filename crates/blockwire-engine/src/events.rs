@@ -1,0 +1,208 @@
+//! What the plane tells the control plane (`api.Event`), and the queue it waits in.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Mutex, PoisonError};
+
+use blockwire_wire::bhs::BHS_LEN;
+
+use crate::sys::eventfd::EventFd;
+use crate::transport::TransportHandle;
+
+pub type SessionId = u64;
+pub type StoreId = u64;
+pub type OpId = u64;
+pub type TaskTag = u64;
+pub type Token = u64;
+pub type QueueId = u64;
+
+/// Why an operation failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Stable code, such as `store.no-space`.
+    pub code: String,
+    pub message: String,
+    pub errno: i32,
+}
+
+impl Failure {
+    #[must_use]
+    pub fn new(code: &str, message: impl Into<String>) -> Self {
+        Self { code: code.to_owned(), message: message.into(), errno: 0 }
+    }
+
+    #[must_use]
+    pub fn io(code: &str, error: &io::Error) -> Self {
+        Self { code: code.to_owned(), message: error.to_string(), errno: error.raw_os_error().unwrap_or(0) }
+    }
+}
+
+/// `api.StoreInfo`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    pub store: StoreId,
+    pub size: u64,
+    pub physical_block: u32,
+    pub optimal_io: u32,
+    pub read_only: bool,
+    pub can_punch: bool,
+    pub can_zero: bool,
+    pub can_flush: bool,
+    pub identity: String,
+}
+
+/// `api.ReleasedConnection`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Released {
+    pub transport: Option<TransportHandle>,
+    pub over_read: Vec<u8>,
+    pub stat_sn: u32,
+    pub exp_stat_sn: u32,
+    pub frozen_tasks: u32,
+}
+
+/// `api.AbortReport`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AbortReport {
+    pub affected: Vec<(SessionId, u32)>,
+    pub found: bool,
+    pub complete: bool,
+    pub already_responded: bool,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum OpResult {
+    None,
+    Bytes(Vec<u8>),
+    Store(StoreInfo),
+    Released(Released),
+    Aborted(AbortReport),
+}
+
+/// `api.TaskDone`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskDone {
+    pub token: Token,
+    pub status: u8,
+    pub sense: Vec<u8>,
+    pub residual: i64,
+    /// Empty when the target answered.
+    pub code: &'static str,
+}
+
+/// `api.Event`, except that payload objects of Python are added by the binding.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    OpDone {
+        op: OpId,
+        result: Result<OpResult, Failure>,
+    },
+    CommandForControl {
+        session: SessionId,
+        cid: u16,
+        tag: TaskTag,
+        lun: u64,
+        cdb: Vec<u8>,
+        attribute: u8,
+        initiator_task_tag: u32,
+        cmd_sn: u32,
+        expected_length: u32,
+        read: bool,
+        write: bool,
+        data: Vec<u8>,
+        diverted: bool,
+        bidirectional_read_length: u32,
+        immediate: bool,
+    },
+    ControlPdu {
+        session: SessionId,
+        cid: u16,
+        header: [u8; BHS_LEN],
+        data: Vec<u8>,
+        tag: TaskTag,
+        token: Token,
+    },
+    TaskDone(TaskDone),
+    ConnectionLost {
+        session: SessionId,
+        cid: u16,
+        code: &'static str,
+        evidence: String,
+        errno: i32,
+    },
+    ConnectionClosed {
+        session: SessionId,
+        cid: u16,
+    },
+    DigestFailure {
+        session: SessionId,
+        cid: u16,
+        header_digest: bool,
+        header: [u8; BHS_LEN],
+    },
+    ProtocolViolation {
+        session: SessionId,
+        cid: u16,
+        what: String,
+        header: [u8; BHS_LEN],
+    },
+    StoreFault {
+        store: StoreId,
+        failure: Failure,
+    },
+    StoreChanged {
+        store: StoreId,
+        size: u64,
+    },
+    AckNeeded {
+        session: SessionId,
+        cid: u16,
+    },
+}
+
+/// Events of a plane, oldest first, with a descriptor that polls readable while there are some.
+#[derive(Debug)]
+pub struct EventQueue {
+    events: Mutex<VecDeque<Event>>,
+    ready: EventFd,
+}
+
+impl EventQueue {
+    /// # Errors
+    /// The system's, when no descriptor is left.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { events: Mutex::default(), ready: EventFd::new()? })
+    }
+
+    pub fn push(&self, event: Event) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.push_back(event);
+        if events.len() == 1 {
+            self.ready.signal();
+        }
+    }
+
+    /// Ends an operation.
+    pub fn done(&self, op: OpId, result: Result<OpResult, Failure>) {
+        self.push(Event::OpDone { op, result });
+    }
+
+    /// Takes up to `maximum` events.
+    #[must_use]
+    pub fn drain(&self, maximum: usize) -> Vec<Event> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = maximum.min(events.len());
+        let out = events.drain(..n).collect();
+        if events.is_empty() {
+            self.ready.clear();
+        }
+        out
+    }
+
+    #[must_use]
+    pub fn fd(&self) -> RawFd {
+        self.ready.raw()
+    }
+}

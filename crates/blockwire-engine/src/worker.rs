@@ -1,0 +1,130 @@
+//! One reactor: a thread (or a stepped driver) that owns sessions and drives them.
+
+use std::io;
+use std::sync::Arc;
+
+use blockwire_store::Outcome;
+
+use crate::clock::{Clock, Nanos};
+use crate::core::{Core, PlaneOptions, key};
+use crate::events::EventQueue;
+use crate::initiator::Background;
+use crate::mailbox::Mailbox;
+use crate::sys::epoll::{Interest, Ready};
+use crate::target::TargetSide;
+
+/// A worker's whole state. Control calls run on it as jobs.
+pub struct Worker {
+    pub core: Core,
+    pub target: TargetSide,
+    pub initiators: Background,
+    ready: Vec<Ready>,
+    completions: Vec<(u64, Outcome)>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// # Errors
+    /// The system's, when descriptors or address space are out.
+    pub fn new(
+        index: usize, options: &PlaneOptions, clock: Clock, mailbox: Arc<Mailbox>, events: Arc<EventQueue>,
+    ) -> io::Result<Self> {
+        let core = Core::new(index, options, clock, mailbox, events)?;
+        if let Some(epoll) = &core.epoll {
+            epoll.add(core.mailbox.fd(), key::MAILBOX, Interest::READ)?;
+        }
+        Ok(Self {
+            core,
+            target: TargetSide::new(options),
+            initiators: Background::new(options),
+            ready: Vec::with_capacity(256),
+            completions: Vec::with_capacity(1024),
+            stopping: false,
+        })
+    }
+
+    /// The worker leaves its loop after the job that calls this.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Runs until `stop`.
+    pub fn run(&mut self) {
+        let mut busy = false;
+        while !self.stopping {
+            let timeout = if busy { 0 } else { self.timeout_ms() };
+            self.ready.clear();
+            if let Some(epoll) = &self.core.epoll {
+                self.core.counters.wait_calls += 1;
+                if epoll.wait(&mut self.ready, timeout).is_err() {
+                    break;
+                }
+            }
+            self.core.now = self.core.clock.now();
+            let ready = std::mem::take(&mut self.ready);
+            for event in &ready {
+                match key::role(event.key) {
+                    key::TARGET => self.target.ready(&mut self.core, key::number(event.key), *event),
+                    key::INITIATOR => self.initiators.ready(&mut self.core, key::number(event.key), *event),
+                    _ => {}
+                }
+            }
+            self.ready = ready;
+            busy = self.turn();
+        }
+        self.target.shut_down(&mut self.core);
+        self.initiators.shut_down(&mut self.core);
+    }
+
+    /// Milliseconds until the next timer, rounded up; -1 without one.
+    fn timeout_ms(&self) -> i32 {
+        let next = [self.target.next_deadline(), self.initiators.next_deadline()].into_iter().flatten().min();
+        next.map_or(-1, |at| {
+            let left = at.saturating_sub(self.core.clock.now()).div_ceil(1_000_000);
+            i32::try_from(left).unwrap_or(i32::MAX)
+        })
+    }
+
+    /// Jobs, completions, timers, and what the roles have to do; true when there is more to do at once.
+    fn turn(&mut self) -> bool {
+        if self.core.mailbox.pending() {
+            let mailbox = Arc::clone(&self.core.mailbox);
+            mailbox.clear();
+            while let Some(job) = mailbox.take_job() {
+                job(self);
+            }
+            mailbox.take_completions(&mut self.completions);
+            if !self.completions.is_empty() {
+                let mut completions = std::mem::take(&mut self.completions);
+                self.target.completions(&mut self.core, &mut completions);
+                completions.clear();
+                self.completions = completions;
+            }
+        }
+        let now = self.core.now;
+        if self.target.next_deadline().is_some_and(|at| at <= now) {
+            self.target.tick(&mut self.core);
+        }
+        if self.initiators.next_deadline().is_some_and(|at| at <= now) {
+            self.initiators.tick(&mut self.core);
+        }
+        let target = self.target.run(&mut self.core);
+        let initiators = self.initiators.run(&mut self.core);
+        target || initiators
+    }
+
+    /// One turn of the stepped driver at the clock's time; memory transports are asked for input. True when something
+    /// was done or is left to do.
+    pub fn step(&mut self) -> bool {
+        self.core.now = self.core.clock.now();
+        let moved = self.target.poll_memory(&mut self.core) | self.initiators.poll_memory(&mut self.core);
+        let had_mail = self.core.mailbox.pending();
+        self.turn() || moved || had_mail
+    }
+
+    /// When the next timer is due, for the stepped driver.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        [self.target.next_deadline(), self.initiators.next_deadline()].into_iter().flatten().min()
+    }
+}
