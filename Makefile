@@ -42,7 +42,7 @@ wheel: .venv/.locked toolchain ## an abi3 wheel into dist/
 bench: build ## speed beside the raw loopback ceiling and the peers (BENCH_ARGS=--quick for short cells)
 	@scripts/peers --best-effort
 	cargo build --release --locked --quiet -p blockwire-bench-ceiling
-	$(BIN)/python bench/run.py $(BENCH_ARGS)
+	$(BIN)/python -m bench.run $(BENCH_ARGS)
 
 peers: ## install the foreign peers of the interop tests (Debian packages), or say what is missing
 	@scripts/peers

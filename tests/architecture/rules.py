@@ -104,10 +104,10 @@ def imports_of(source: str, module: str, is_package: bool) -> list[Import]:
                 base = ".".join([*prefix, base] if base else prefix)
             found.extend(Import(base, alias.name, node.lineno, typing_only) for alias in node.names)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            for child in node.body:
-                visit(child, True)
-            for child in node.orelse:
-                visit(child, typing_only)
+            for statement in node.body:
+                visit(statement, True)
+            for statement in node.orelse:
+                visit(statement, typing_only)
             return
         for child in ast.iter_child_nodes(node):
             visit(child, typing_only)
