@@ -1,0 +1,159 @@
+//! PDUs that are no SCSI traffic: NOP, text, logout, reject, asynchronous messages.
+
+use blockwire_wire::bhs::{FINAL, IMMEDIATE};
+use blockwire_wire::opcode::reject;
+use blockwire_wire::{BHS_LEN, Bhs, Opcode, RESERVED_TAG};
+
+use super::session::{Event, InitiatorSession};
+use super::task::{Kind, Outcome, Purpose, State};
+use crate::endpoint::{Fatal, FatalCode};
+use crate::params::ConnIndex;
+use crate::send_queue::Payload;
+use crate::slab::Slot;
+
+impl InitiatorSession {
+    /// Queues a keep-alive NOP-Out that asks for an answer (RFC 7143 11.18).
+    pub(super) fn ping(&mut self, conn: ConnIndex) {
+        let mut bhs = self.immediate_header(conn, Opcode::NopOut, FINAL);
+        // without a free tag there is traffic enough; the timeout tells if there is not
+        if let Some(slot) = self.own_request(conn, &mut bhs, Kind::Nop, Purpose::KeepAlive) {
+            self.connection(conn).queue.push(bhs, Payload::None, Some(slot), 0);
+        }
+    }
+
+    /// A task record for a request of the plane's own; puts its tag into `bhs`.
+    pub(super) fn own_request(
+        &mut self,
+        conn: ConnIndex,
+        bhs: &mut Bhs,
+        kind: Kind,
+        purpose: Purpose,
+    ) -> Option<Slot> {
+        let slot = self.tasks.take()?;
+        let task = &mut self.tasks[slot];
+        bhs.set_initiator_task_tag(task.tag());
+        task.bhs = *bhs;
+        task.kind = kind;
+        task.purpose = purpose;
+        task.state = State::Active;
+        task.conn = conn;
+        task.context = 0;
+        self.connection(conn).tasks += 1;
+        Some(slot)
+    }
+
+    /// The control task that a response answers.
+    pub(super) fn answered(&self, conn: ConnIndex, bhs: &Bhs, kind: Kind, what: &'static str) -> Result<Slot, Fatal> {
+        let slot = self.tasks.find(bhs.initiator_task_tag()).ok_or(Fatal::violation(what))?;
+        let task = &self.tasks[slot];
+        if task.kind != kind || task.conn != conn || task.state != State::Active {
+            return Err(Fatal::violation(what));
+        }
+        Ok(slot)
+    }
+
+    fn hand_up(&mut self, conn: ConnIndex, context: u64, bhs: &Bhs, data: &[u8]) {
+        self.events.push_back(Event::Control { conn, context, bhs: *bhs, data: data.to_vec() });
+    }
+
+    /// NOP-In (RFC 7143 11.19): the answer to a ping, or a ping of the target.
+    pub(super) fn on_nop_in(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
+        if bhs.initiator_task_tag() == RESERVED_TAG {
+            if bhs.target_transfer_tag() == RESERVED_TAG {
+                return Ok(()); // tells its sequence numbers, wants no answer
+            }
+            let mut answer = self.immediate_header(conn, Opcode::NopOut, FINAL);
+            answer.set_initiator_task_tag(RESERVED_TAG);
+            answer.set_target_transfer_tag(bhs.target_transfer_tag());
+            answer.set_lun(bhs.lun());
+            let connection = self.connection(conn);
+            let most = connection.params.max_send_data_segment_length as usize;
+            let echo = &data[..data.len().min(most)];
+            let payload = if echo.is_empty() { Payload::None } else { Payload::Inline(echo.to_vec()) };
+            connection.queue.push(answer, payload, None, 0);
+            return Ok(());
+        }
+        let slot = self.answered(conn, bhs, Kind::Nop, "NOP-In for a ping that was not sent (RFC 7143 11.19.1)")?;
+        let task = &self.tasks[slot];
+        let (context, purpose) = (task.context, task.purpose);
+        self.free(slot);
+        if purpose == Purpose::KeepAlive {
+            self.connection(conn).ping_sent = None;
+        } else {
+            self.hand_up(conn, context, bhs, data);
+        }
+        Ok(())
+    }
+
+    /// Text Response (RFC 7143 11.11). With a Target Transfer Tag the exchange goes on under the same task tag.
+    pub(super) fn on_text(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
+        let slot = self.answered(conn, bhs, Kind::Text, "Text Response to no Text Request (RFC 7143 11.11)")?;
+        let context = self.tasks[slot].context;
+        if bhs.target_transfer_tag() == RESERVED_TAG {
+            self.free(slot);
+        } else {
+            if bhs.is_final() {
+                return Err(Fatal::violation("a final Text Response with a Target Transfer Tag (RFC 7143 11.11.4)"));
+            }
+            self.tasks[slot].state = State::Paused;
+            if let Some(old) = self.connection(conn).text.replace(slot) {
+                self.free(old);
+            }
+        }
+        self.hand_up(conn, context, bhs, data);
+        Ok(())
+    }
+
+    /// Logout Response (RFC 7143 11.15).
+    pub(super) fn on_logout(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(), Fatal> {
+        let slot = self.answered(conn, bhs, Kind::Logout, "Logout Response to no Logout Request (RFC 7143 11.15)")?;
+        let context = self.tasks[slot].context;
+        self.free(slot);
+        self.hand_up(conn, context, bhs, &[]);
+        Ok(())
+    }
+
+    /// Asynchronous Message (RFC 7143 11.9): what to do about it is decided above.
+    pub(super) fn on_async(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) {
+        self.hand_up(conn, 0, bhs, data);
+    }
+
+    /// Reject (RFC 7143 11.17). It ends a request only when it is about the request PDU itself (7.3).
+    pub(super) fn on_reject(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
+        let mut context = 0;
+        if let Some(header) = data.first_chunk::<BHS_LEN>() {
+            let rejected = Bhs(*header);
+            let slot = self.tasks.find(rejected.initiator_task_tag());
+            let same = slot.filter(|s| {
+                let task = &self.tasks[*s];
+                let opcode = |b: &Bhs| b.0[0] & !IMMEDIATE;
+                task.conn == conn && task.state == State::Active && opcode(&task.bhs) == opcode(&rejected)
+            });
+            if let Some(slot) = same {
+                let task = &self.tasks[slot];
+                if task.kind == Kind::Scsi {
+                    if bhs.response() == reject::DATA_DIGEST_ERROR {
+                        // the CmdSN of the discarded command stays open: level 0 cannot fill it (7.8)
+                        return Err(Fatal {
+                            code: FatalCode::DataDigest,
+                            what: "the target saw a wrong data digest in a command (RFC 7143 7.8)",
+                        });
+                    }
+                    self.end(slot, Outcome::Rejected(bhs.response()));
+                } else {
+                    let purpose = task.purpose;
+                    context = task.context;
+                    self.free(slot);
+                    match purpose {
+                        Purpose::Caller => {}
+                        Purpose::KeepAlive => self.connection(conn).ping_sent = None,
+                        Purpose::Abort(tag) => self.abort_refused(tag, u8::MAX),
+                        Purpose::Reassign(tag) => self.reassign_refused(tag, u8::MAX),
+                    }
+                }
+            }
+        }
+        self.hand_up(conn, context, bhs, data);
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Tasks of a connection that is gone: ended, or frozen and continued on another one (RFC 7143 7.2).
+//!
+//! The record keeps tag, CmdSN, and the bytes that came and went; nothing in it depends on the segment length of a
+//! connection, so the new one may have another.
+
+use blockwire_wire::bhs::FINAL;
+use blockwire_wire::opcode::function;
+use blockwire_wire::{Opcode, serial};
+
+use super::session::{Event, InitiatorSession};
+use super::task::{Kind, Outcome, Purpose, State};
+use crate::params::ConnIndex;
+use crate::send_queue::Payload;
+use crate::slab::Slot;
+
+/// How a frozen task goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebound {
+    /// The target never acknowledged the command: it is sent again with its CmdSN (command retry, RFC 7143 7.2.1).
+    Retried,
+    /// TASK REASSIGN is queued (7.2.2).
+    Reassigning,
+    /// The task is not frozen, the connection is not there, or no tag is free.
+    Nothing,
+}
+
+impl InitiatorSession {
+    /// Forgets a connection. With `freeze` its SCSI tasks are kept for `rebind`, otherwise they end. Control requests end
+    /// either way (11.5.1: they cannot be reassigned). Whatever was unsent is gone.
+    pub fn lose_connection(&mut self, conn: ConnIndex, freeze: bool) {
+        let Some(place) = self.connections.get_mut(conn) else { return };
+        let Some(connection) = place.take() else { return };
+        if let Some(slot) = connection.current {
+            self.release_hold(slot);
+        }
+        for index in 0..connection.queue.len() {
+            if let Some(pdu) = connection.queue.get(index) {
+                self.pdu_sent(pdu);
+            }
+        }
+        let mine = self.tasks.slots(|t| {
+            t.conn == conn && matches!(t.state, State::Active | State::Paused | State::Reassigning)
+        });
+        for slot in mine {
+            let task = &mut self.tasks[slot];
+            match task.state {
+                State::Paused => self.tasks.give_back(slot), // its last answer was handed up already
+                State::Active if task.kind != Kind::Scsi => {
+                    let purpose = task.purpose;
+                    self.end(slot, Outcome::ConnectionLost);
+                    if let Purpose::Reassign(tag) = purpose {
+                        self.freeze_again(tag);
+                    }
+                }
+                _ if freeze => {
+                    task.state = State::Frozen;
+                    task.cid = connection.params.cid;
+                    task.sequence_bytes = 0;
+                    task.outstanding_r2t = 0;
+                }
+                _ => self.end(slot, Outcome::ConnectionLost),
+            }
+        }
+        if self.connections.iter().all(Option::is_none) && !freeze {
+            self.dead = true;
+            for slot in std::mem::take(&mut self.waiting) {
+                self.end(slot, Outcome::ConnectionLost);
+            }
+        } else {
+            self.release_waiting();
+        }
+    }
+
+    /// Frozen tasks that were allegiant to the connection with this CID (all with None), in CmdSN order.
+    #[must_use]
+    pub fn frozen(&self, cid: Option<u16>) -> Vec<Slot> {
+        let mut slots = self.tasks.slots(|t| t.state == State::Frozen && cid.is_none_or(|cid| t.cid == cid));
+        slots.sort_by(|a, b| serial::distance(self.tasks[*b].bhs.cmd_sn(), self.tasks[*a].bhs.cmd_sn()).cmp(&0));
+        slots
+    }
+
+    /// Continues a frozen task on `conn`. The old connection must have been logged out (RFC 7143 7.2.2).
+    pub fn rebind(&mut self, slot: Slot, conn: ConnIndex) -> Rebound {
+        if self.tasks[slot].state != State::Frozen || !matches!(self.connections.get(conn), Some(Some(_))) {
+            return Rebound::Nothing;
+        }
+        let task = &self.tasks[slot];
+        let acknowledged = serial::less_than(task.bhs.cmd_sn(), self.exp_cmd_sn);
+        if !task.bhs.is_immediate() && !acknowledged {
+            self.queue_request(slot, conn);
+            if self.tasks[slot].aborting {
+                self.send_abort(slot);
+            }
+            return Rebound::Retried;
+        }
+        let tag = task.tag();
+        // what lies before the next number arrived and is acknowledged with this (11.5.6)
+        let number = if task.read_len > 0 { task.exp_data_sn } else { 0 };
+        let mut bhs = self.immediate_header(conn, Opcode::TaskManagementRequest, FINAL | function::TASK_REASSIGN);
+        bhs.set_referenced_task_tag(tag);
+        bhs.set_exp_data_sn(number);
+        let Some(request) = self.own_request(conn, &mut bhs, Kind::TaskManagement, Purpose::Reassign(tag)) else {
+            return Rebound::Nothing;
+        };
+        self.connection(conn).queue.push(bhs, Payload::None, Some(request), 0);
+        let connection = self.connection(conn);
+        connection.tasks += 1;
+        let task = &mut self.tasks[slot];
+        task.state = State::Reassigning;
+        task.conn = conn;
+        Rebound::Reassigning
+    }
+
+    /// The target took the task over: data, R2Ts and status come on the new connection from here on.
+    pub(super) fn reassigned(&mut self, tag: u32) {
+        let Some(slot) = self.tasks.find(tag) else { return };
+        let task = &mut self.tasks[slot];
+        if task.state != State::Reassigning {
+            return;
+        }
+        task.state = State::Active;
+        task.replay = true;
+        task.sequence_bytes = 0;
+        if task.aborting {
+            self.send_abort(slot);
+        }
+    }
+
+    pub(super) fn reassign_refused(&mut self, tag: u32, response: u8) {
+        if let Some(slot) = self.tasks.find(tag) {
+            let context = self.tasks[slot].context;
+            self.freeze_again(tag);
+            self.events.push_back(Event::ReassignRefused { context, response });
+        }
+    }
+
+    fn freeze_again(&mut self, tag: u32) {
+        let Some(slot) = self.tasks.find(tag) else { return };
+        let task = &mut self.tasks[slot];
+        if task.state == State::Reassigning {
+            task.state = State::Frozen;
+            let conn = task.conn;
+            if let Some(Some(connection)) = self.connections.get_mut(conn) {
+                connection.tasks -= 1;
+                self.tasks[slot].cid = connection.params.cid;
+            }
+        }
+    }
+
+    /// Ends the frozen tasks: nobody will continue them.
+    pub fn end_frozen(&mut self) {
+        for slot in self.tasks.slots(|t| t.state == State::Frozen) {
+            self.end(slot, Outcome::ConnectionLost);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Status: SCSI Response and status in Data-In, residuals.
+
+use blockwire_wire::bhs::{BIDI_OVERFLOW, BIDI_UNDERFLOW, OVERFLOW, UNDERFLOW};
+use blockwire_wire::opcode::status;
+use blockwire_wire::{Bhs, Opcode};
+
+use super::session::InitiatorSession;
+use super::task::{Kind, Outcome, State};
+use crate::endpoint::{Fatal, FatalCode};
+use crate::params::ConnIndex;
+use crate::slab::Slot;
+
+/// Residual of a pair of bits and a count: positive underflow, negative overflow.
+fn residual(over: bool, under: bool, count: u32) -> Result<i64, Fatal> {
+    match (over, under) {
+        (true, true) => Err(Fatal::violation("overflow and underflow in one response (RFC 7143 11.4.1)")),
+        (true, false) => Ok(-i64::from(count)),
+        (false, true) => Ok(i64::from(count)),
+        (false, false) => Ok(0),
+    }
+}
+
+impl InitiatorSession {
+    /// Which task a SCSI Response ends; checked at its header.
+    pub(super) fn check_response(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<Slot, Fatal> {
+        let Some(slot) = self.tasks.find(bhs.initiator_task_tag()) else {
+            return Err(Fatal::violation("SCSI Response for a task that is not in progress (RFC 7143 11.4)"));
+        };
+        let task = &self.tasks[slot];
+        if !task.is_active_on(conn) {
+            return Err(Fatal::violation("SCSI Response on a connection that the task is not allegiant to (RFC 7143 4.2.2)"));
+        }
+        if task.kind != Kind::Scsi {
+            return Err(Fatal::violation("SCSI Response to a request that is no SCSI command (RFC 7143 11.4)"));
+        }
+        Ok(slot)
+    }
+
+    /// A SCSI Response is complete; `data` is its data segment.
+    pub(super) fn on_response(&mut self, slot: Slot, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
+        if self.tasks[slot].state == State::Ended {
+            return Ok(());
+        }
+        if bhs.response() != 0 {
+            self.end(slot, Outcome::TargetFailure(bhs.response()));
+            return Ok(());
+        }
+        let sense = match data {
+            [] => Vec::new(),
+            [high, low, rest @ ..] => {
+                let length = usize::from(u16::from_be_bytes([*high, *low]));
+                let Some(sense) = rest.get(..length) else {
+                    return Err(Fatal::violation("SenseLength beyond the data segment (RFC 7143 11.4.7.1)"));
+                };
+                sense.to_vec()
+            }
+            [_] => return Err(Fatal::violation("a data segment of one byte in a SCSI Response (RFC 7143 11.4.7)")),
+        };
+        let flags = bhs.flags();
+        let counted = residual(flags & OVERFLOW != 0, flags & UNDERFLOW != 0, bhs.residual_count())?;
+        let bidi = residual(flags & BIDI_OVERFLOW != 0, flags & BIDI_UNDERFLOW != 0, bhs.bidirectional_residual_count())?;
+        self.finish(slot, bhs.status(), counted, bidi, sense, bhs.exp_data_sn())
+    }
+
+    /// A Data-In with the S bit is complete (RFC 7143 11.7.3).
+    #[inline]
+    pub(super) fn on_status_in_data(&mut self, slot: Slot, bhs: &Bhs) -> Result<(), Fatal> {
+        if bhs.status() == status::CHECK_CONDITION {
+            return Err(Fatal::violation("CHECK CONDITION in a Data-In (RFC 7143 11.7)"));
+        }
+        let counted =
+            residual(bhs.flags() & OVERFLOW != 0, bhs.flags() & UNDERFLOW != 0, bhs.residual_count())?;
+        let numbers = self.tasks[slot].exp_data_sn;
+        self.finish(slot, bhs.status(), counted, 0, Vec::new(), numbers)
+    }
+
+    /// Ends the task with its status. Bytes that should have come and did not are counted as underflow, so that nobody
+    /// takes them for data.
+    fn finish(
+        &mut self,
+        slot: Slot,
+        status: u8,
+        counted: i64,
+        bidi: i64,
+        sense: Vec<u8>,
+        numbers: u32,
+    ) -> Result<(), Fatal> {
+        let level = self.params.error_recovery_level;
+        let task = &self.tasks[slot];
+        let bidirectional = task.write_len > 0 && task.read_len > 0;
+        let (mut residual, mut read_residual) = (counted, if bidirectional { bidi } else { 0 });
+        if task.read_len > 0 {
+            let missing = i64::from(task.read_len) - task.received.total() as i64;
+            let reported = if bidirectional { &mut read_residual } else { &mut residual };
+            if status == status::GOOD {
+                // 11.4.8: the count tells of data that was sent and did not come
+                if level > 0 && missing > (*reported).max(0) && numbers > task.exp_data_sn {
+                    return Err(Fatal {
+                        code: FatalCode::SequenceGap,
+                        what: "status before all data came (RFC 7143 11.4.8)",
+                    });
+                }
+                if !task.received.contains(0, task.received.total()) {
+                    return Err(Fatal::violation("GOOD status with a hole in the data (RFC 7143 11.4.8)"));
+                }
+            }
+            *reported = if *reported < 0 { *reported } else { (*reported).max(missing) };
+        }
+        self.end(slot, Outcome::Status { status, residual, read_residual, sense });
+        Ok(())
+    }
+
+    /// Whether this opcode carries a status of its own, so that StatSN counts it (RFC 7143 4.2.2.2).
+    pub(super) fn consumes_stat_sn(opcode: Opcode, bhs: &Bhs) -> bool {
+        match opcode {
+            Opcode::DataIn => bhs.flags() & blockwire_wire::bhs::STATUS_PRESENT != 0,
+            // an unsolicited NOP-In and an R2T carry the next StatSN without taking it (11.19.2, 11.8.1)
+            Opcode::NopIn => bhs.initiator_task_tag() != blockwire_wire::RESERVED_TAG,
+            Opcode::R2t => false,
+            _ => true,
+        }
+    }
+}
