@@ -7,7 +7,7 @@ arguments are the fields most callers give, in the order the dataclass lists the
 from __future__ import annotations
 
 from blockwire.scsi import commands
-from blockwire.scsi.cdb.base import Cdb, Place
+from blockwire.scsi.cdb.fields import Cdb, Place
 from blockwire.scsi.cdb.medium import (
     CompareAndWrite,
     GetLbaStatus,

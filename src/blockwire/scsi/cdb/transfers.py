@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from blockwire.scsi.cdb.base import Cdb, bits, flag, span
+from blockwire.scsi.cdb.fields import Cdb, bits, flag, span
 
 
 @dataclass(frozen=True, slots=True)
