@@ -23,14 +23,20 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self { read_only: false, create_size: None, block_size: 512, direct: false, serial: None }
+        Self {
+            read_only: false,
+            create_size: None,
+            block_size: 512,
+            direct: false,
+            serial: None,
+        }
     }
 }
 
 /// One filter: its name and its parameters, as `NAME:key=value,…` gives them.
 #[derive(Clone, Debug, Default)]
 pub struct FilterSpec {
-    /// `check`, `delay`, `fault`, `readonly` or `trace`.
+    /// `check`, `delay`, `fault` or `readonly`.
     pub name: String,
     /// The filter's own parameters.
     pub params: BTreeMap<String, String>,
@@ -51,8 +57,14 @@ impl<'a> Params<'a> {
     ) -> Result<Self, StoreError> {
         for key in map.keys() {
             if !known.contains(&key.as_str()) {
-                let list = if known.is_empty() { "none".to_string() } else { known.join(", ") };
-                return Err(invalid(format!("{owner} has no option {key:?} (it has: {list})")));
+                let list = if known.is_empty() {
+                    "none".to_string()
+                } else {
+                    known.join(", ")
+                };
+                return Err(invalid(format!(
+                    "{owner} has no option {key:?} (it has: {list})"
+                )));
             }
         }
         Ok(Self { owner, map })
@@ -65,16 +77,24 @@ impl<'a> Params<'a> {
     pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, StoreError> {
         self.text(key)
             .map(|text| {
-                text.parse()
-                    .map_err(|_| invalid(format!("{}: option {key}={text:?} is not a number it can use", self.owner)))
+                text.parse().map_err(|_| {
+                    invalid(format!(
+                        "{}: option {key}={text:?} is not a number it can use",
+                        self.owner
+                    ))
+                })
             })
             .transpose()
     }
 
     /// A time: `250us`, `10ms`, `1.5s`; a bare number is milliseconds.
     pub(crate) fn duration(&self, key: &str) -> Result<Option<std::time::Duration>, StoreError> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+        let Some(text) = self.text(key) else {
+            return Ok(None);
+        };
+        let split = text
+            .find(|c: char| c.is_ascii_alphabetic())
+            .unwrap_or(text.len());
         let unit = match &text[split..] {
             "us" => 1e-6,
             "ms" | "" => 1e-3,
@@ -85,12 +105,19 @@ impl<'a> Params<'a> {
         // try_from_secs_f64 refuses NaN, negative and overflowing values in one place.
         std::time::Duration::try_from_secs_f64(seconds)
             .map(Some)
-            .map_err(|_| invalid(format!("{}: option {key}={text:?} is not a time like 250us, 10ms or 1.5s", self.owner)))
+            .map_err(|_| {
+                invalid(format!(
+                    "{}: option {key}={text:?} is not a time like 250us, 10ms or 1.5s",
+                    self.owner
+                ))
+            })
     }
 
     /// A list of operation kinds separated by `+`; nothing or `any` means all of them.
     pub(crate) fn kinds(&self, key: &str) -> Result<[bool; 7], StoreError> {
-        let Some(text) = self.text(key).filter(|text| *text != "any") else { return Ok([true; 7]) };
+        let Some(text) = self.text(key).filter(|text| *text != "any") else {
+            return Ok([true; 7]);
+        };
         let mut kinds = [false; 7];
         for name in text.split('+') {
             let kind = OpKind::from_name(name).ok_or_else(|| {
