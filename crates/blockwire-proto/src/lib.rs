@@ -4,9 +4,18 @@
 //! the task it belongs to and its offset in the task's transfer; whoever drives this crate moves it.
 
 pub mod endpoint;
+pub mod fence;
+pub mod initiator;
+pub mod order;
 pub mod params;
+pub mod ranges;
+pub mod reassign;
+pub mod retain;
 pub mod send_queue;
+pub mod sequence;
 pub mod slab;
+pub mod target;
+pub mod window;
 
 pub use endpoint::{Destination, Endpoint, Fatal, FatalCode};
 pub use params::{ConnIndex, ConnectionParams, SessionParams};

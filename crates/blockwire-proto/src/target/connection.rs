@@ -1,0 +1,124 @@
+//! One connection of a target's session.
+
+use blockwire_wire::{Bhs, Deframer, serial};
+
+use crate::params::ConnectionParams;
+use crate::retain::UnacknowledgedResponses;
+use crate::send_queue::SendQueue;
+use crate::slab::Slot;
+
+/// What the header of the PDU at hand was decided to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Inbound {
+    /// Nothing follows from it.
+    Ignore,
+    /// The task it was for ended in the middle of it; the record is free once it is complete.
+    Abandoned(Slot),
+    /// A new task (SCSI command or control request): delivered when its data is complete and right.
+    Request(Slot),
+    /// Data of a task.
+    DataOut {
+        slot: Slot,
+        ttt: u32,
+        offset: u32,
+        length: u32,
+        last: bool,
+    },
+    /// A data PDU that was refused but whose F bit counts.
+    BadDataOut {
+        slot: Slot,
+        ttt: u32,
+        last: bool,
+        reason: u8,
+    },
+    /// A ping for immediate answer, or the answer to ours.
+    Nop,
+    /// Answered by Reject once it is complete.
+    Reject(u8),
+}
+
+impl Inbound {
+    pub(super) fn slot(self) -> Option<Slot> {
+        match self {
+            Self::Request(slot)
+            | Self::DataOut { slot, .. }
+            | Self::BadDataOut { slot, .. }
+            | Self::Abandoned(slot) => Some(slot),
+            _ => None,
+        }
+    }
+}
+
+/// A keep-alive ping of ours that is not answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ping {
+    pub(super) target_transfer_tag: u32,
+    pub(super) deadline: u64,
+}
+
+/// State of one connection.
+#[derive(Debug)]
+pub struct Connection {
+    pub params: ConnectionParams,
+    pub(super) deframer: Deframer,
+    pub(super) queue: SendQueue,
+    /// Next StatSN.
+    pub(super) stat_sn: u32,
+    /// The peer's ExpStatSN: everything below is acknowledged.
+    pub(super) acknowledged: u32,
+    pub(super) inbound: Inbound,
+    pub(super) last_heard: u64,
+    pub(super) ping: Option<Ping>,
+    /// Pings answered and rejects that are queued and not sent: bounded, so that a peer that does not read cannot pile
+    /// them up.
+    pub(super) side_answers: u32,
+    pub(super) unacknowledged: UnacknowledgedResponses,
+}
+
+impl Connection {
+    pub(super) fn new(params: ConnectionParams, stat_sn: u32, now: u64) -> Self {
+        Self {
+            deframer: Deframer::new(params.header_digest, params.data_digest),
+            queue: SendQueue::new(params.header_digest, params.data_digest, 0),
+            params,
+            stat_sn,
+            acknowledged: stat_sn,
+            inbound: Inbound::Ignore,
+            last_heard: now,
+            ping: None,
+            side_answers: 0,
+            unacknowledged: UnacknowledgedResponses::default(),
+        }
+    }
+
+    /// Next StatSN of the connection.
+    #[must_use]
+    pub fn stat_sn(&self) -> u32 {
+        self.stat_sn
+    }
+
+    /// What the peer acknowledged last.
+    #[must_use]
+    pub fn exp_stat_sn(&self) -> u32 {
+        self.acknowledged
+    }
+
+    /// Takes the ExpStatSN of a request (4.2.2.2); true when it moved. A number that was never sent is not believed.
+    #[inline]
+    pub(super) fn acknowledge(&mut self, exp_stat_sn: u32) -> bool {
+        if exp_stat_sn != self.acknowledged
+            && serial::less_than(self.acknowledged, exp_stat_sn)
+            && serial::less_or_equal(exp_stat_sn, self.stat_sn)
+        {
+            self.acknowledged = exp_stat_sn;
+            return true;
+        }
+        false
+    }
+
+    /// The header of the PDU at hand.
+    #[inline]
+    pub(super) fn bhs(&self) -> Bhs {
+        *self.deframer.bhs()
+    }
+}

@@ -1,0 +1,258 @@
+//! Data from the initiator: unsolicited data, R2T and what answers it (RFC 7143 11.7, 11.8, 13.10 to 13.19).
+
+use blockwire_wire::bhs::FINAL;
+use blockwire_wire::opcode::reject;
+use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
+
+use super::connection::Inbound;
+use super::respond::SendMark;
+use super::session::{TargetEvent, TargetSession};
+use super::task::{Condition, R2t, TaskKind, TaskState};
+use crate::endpoint::Destination;
+use crate::params::ConnIndex;
+use crate::send_queue::Payload;
+use crate::slab::Slot;
+
+/// Tags whose late data is ignored without a Reject.
+const LATE_TAGS: usize = 256;
+
+impl TargetSession {
+    /// Checks a Data-Out header against its task before its payload gets a place.
+    pub(super) fn data_out_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> (Inbound, Destination) {
+        let refuse = |reason| (Inbound::Reject(reason), Destination::Discard);
+        let tag = bhs.initiator_task_tag();
+        let Some(slot) = self.tags.get(tag) else {
+            // data that was on its way when its task ended is nobody's fault
+            return if self.late.contains(&tag) {
+                (Inbound::Ignore, Destination::Discard)
+            } else {
+                refuse(reject::INVALID_PDU_FIELD)
+            };
+        };
+        let task = &mut self.tasks[slot];
+        if task.kind != TaskKind::Scsi || task.conn != conn || task.frozen {
+            // connection allegiance (4.2.2.1): data comes on the connection of its command
+            return refuse(reject::INVALID_PDU_FIELD);
+        }
+        let (offset, length, last) = (
+            bhs.buffer_offset(),
+            bhs.data_segment_length(),
+            bhs.is_final(),
+        );
+        let ttt = bhs.target_transfer_tag();
+        let out = &mut task.out;
+        let wanted =
+            task.finish.is_none() && out.condition.is_none() && task.state != TaskState::Responded;
+        let problem = if ttt == RESERVED_TAG {
+            if !out.unsolicited_open {
+                // nothing more was to come unasked
+                if task.state == TaskState::Responded {
+                    return (Inbound::Ignore, Destination::Discard);
+                }
+                out.condition
+                    .get_or_insert(Condition::UnexpectedUnsolicitedData);
+                return refuse(reject::PROTOCOL_ERROR);
+            }
+            let end = u64::from(offset) + u64::from(length);
+            let limit = u64::from(self.params.first_burst_length.min(task.expected));
+            if end > limit {
+                Some(Condition::IncorrectAmountOfData)
+            } else if bhs.data_sn() != out.unsolicited_data_sn
+                || (self.params.data_pdu_in_order && offset != out.unsolicited_next)
+                || out.received.overlaps(u64::from(offset), u64::from(length))
+            {
+                Some(Condition::ProtocolServiceCrcError)
+            } else {
+                out.unsolicited_next = offset + length;
+                None
+            }
+        } else {
+            let Some(r2t) = out.r2ts.iter_mut().find(|r| r.target_transfer_tag == ttt) else {
+                return refuse(reject::INVALID_PDU_FIELD);
+            };
+            let end = u64::from(offset) + u64::from(length);
+            if offset < r2t.offset || end > u64::from(r2t.offset) + u64::from(r2t.length) {
+                Some(Condition::IncorrectAmountOfData)
+            } else if bhs.data_sn() != r2t.next_data_sn
+                || (self.params.data_pdu_in_order && offset != r2t.next)
+                || out.received.overlaps(u64::from(offset), u64::from(length))
+            {
+                // 7.9: an out-of-order DataSN means that a PDU was lost
+                Some(Condition::ProtocolServiceCrcError)
+            } else {
+                r2t.next += length;
+                r2t.next_data_sn = r2t.next_data_sn.wrapping_add(1);
+                None
+            }
+        };
+        if ttt == RESERVED_TAG {
+            out.unsolicited_data_sn = out.unsolicited_data_sn.wrapping_add(1);
+        }
+        if let Some(condition) = problem {
+            out.condition.get_or_insert(condition);
+            let what = "Data-Out out of order or outside of its range (RFC 7143 7.9, 11.7)";
+            self.events.push_back(TargetEvent::Violation {
+                conn,
+                what,
+                header: *bhs,
+            });
+            let bad = Inbound::BadDataOut {
+                slot,
+                ttt,
+                last,
+                reason: reject::PROTOCOL_ERROR,
+            };
+            return (bad, Destination::Discard);
+        }
+        let destination = if wanted {
+            Self::task_destination(slot, offset)
+        } else {
+            Destination::Discard
+        };
+        (
+            Inbound::DataOut {
+                slot,
+                ttt,
+                offset,
+                length,
+                last,
+            },
+            destination,
+        )
+    }
+
+    pub(super) fn data_out_complete(
+        &mut self,
+        slot: Slot,
+        ttt: u32,
+        offset: u32,
+        length: u32,
+        last: bool,
+    ) {
+        let Some(task) = self.tasks.get_mut(slot) else {
+            return;
+        };
+        let out = &mut task.out;
+        if task.finish.is_none()
+            && out.condition.is_none()
+            && out
+                .received
+                .insert(u64::from(offset), u64::from(length))
+                .is_err()
+        {
+            out.condition = Some(Condition::IncorrectAmountOfData);
+        }
+        self.data_out_closed(slot, ttt, last);
+    }
+
+    /// With an F bit a sequence is over, whatever came of it.
+    pub(super) fn data_out_closed(&mut self, slot: Slot, ttt: u32, last: bool) {
+        if !last {
+            return;
+        }
+        let Some(task) = self.tasks.get_mut(slot) else {
+            return;
+        };
+        let out = &mut task.out;
+        if ttt == RESERVED_TAG {
+            out.unsolicited_open = false;
+        } else if let Some(at) = out.r2ts.iter().position(|r| r.target_transfer_tag == ttt) {
+            let r2t = out.r2ts.remove(at);
+            if !out
+                .received
+                .contains(u64::from(r2t.offset), u64::from(r2t.length))
+            {
+                out.condition
+                    .get_or_insert(Condition::IncorrectAmountOfData);
+            }
+        }
+        let (open, answered) = (out.is_open(), task.finish.is_some());
+        match task.state {
+            TaskState::Active if !answered => self.events.push_back(TargetEvent::DataOut(slot)),
+            TaskState::Active if !open => self.answer(slot),
+            _ => {}
+        }
+    }
+
+    pub(super) fn set_condition(&mut self, slot: Slot, condition: Condition) {
+        if let Some(task) = self.tasks.get_mut(slot) {
+            task.out.condition.get_or_insert(condition);
+        }
+    }
+
+    pub(super) fn note_late(&mut self, tag: u32) {
+        if self.late.len() >= LATE_TAGS {
+            self.late.pop_front();
+        }
+        self.late.push_back(tag);
+    }
+
+    /// R2Ts that may be sent for a task now (MaxOutstandingR2T, 13.17).
+    #[must_use]
+    pub fn r2t_room(&self, slot: Slot) -> u32 {
+        let Some(task) = self.tasks.get(slot) else {
+            return 0;
+        };
+        if task.frozen
+            || task.state != TaskState::Active
+            || task.finish.is_some()
+            || task.out.condition.is_some()
+        {
+            return 0;
+        }
+        self.params
+            .max_outstanding_r2t
+            .saturating_sub(task.out.r2ts.len() as u32)
+    }
+
+    /// Asks for `length` bytes at `offset`, for which there is memory. At most MaxBurstLength at a time (13.13), and
+    /// only with `r2t_room`. False: nothing was asked for.
+    pub fn solicit(&mut self, slot: Slot, offset: u32, length: u32) -> bool {
+        debug_assert!(length > 0 && length <= self.params.max_burst_length);
+        if self.r2t_room(slot) == 0 {
+            return false;
+        }
+        let target_transfer_tag = self.unused_ttt();
+        let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
+        let keep_log = self.params.error_recovery_level > 0;
+        let Some(task) = self.tasks.get_mut(slot) else {
+            return false;
+        };
+        if keep_log && task.data_in.log.push_r2t().is_err() {
+            return false;
+        }
+        let r2t_sn = task.data_in.data_sn;
+        task.data_in.data_sn += 1;
+        task.out.r2ts.push(R2t {
+            target_transfer_tag,
+            r2t_sn,
+            offset,
+            length,
+            next: offset,
+            next_data_sn: 0,
+        });
+        let conn = task.conn;
+        let mut bhs = Bhs::new(Opcode::R2t, FINAL);
+        bhs.set_lun(task.lun);
+        bhs.set_initiator_task_tag(task.initiator_task_tag);
+        bhs.set_target_transfer_tag(target_transfer_tag);
+        bhs.set_exp_cmd_sn(exp);
+        bhs.set_max_cmd_sn(max);
+        bhs.set_data_sn(r2t_sn);
+        bhs.set_buffer_offset(offset);
+        bhs.set_desired_data_transfer_length(length);
+        let c = self.conn(conn);
+        // 11.8.3: the next StatSN, which is not advanced
+        bhs.set_stat_sn(c.stat_sn);
+        c.queue.push(bhs, Payload::None, Some(slot), SendMark::DATA);
+        true
+    }
+
+    /// A Target Transfer Tag that no R2T and no ping of the session uses.
+    pub(super) fn unused_ttt(&mut self) -> u32 {
+        // The counter comes round after 2^32 R2Ts; no R2T waits that long on a session that goes on.
+        let ttt = self.next_ttt;
+        self.next_ttt = if ttt == RESERVED_TAG - 1 { 0 } else { ttt + 1 };
+        ttt
+    }
+}

@@ -1,0 +1,167 @@
+//! What arrives: each header is checked and gets a destination; each complete PDU takes effect.
+
+use blockwire_wire::opcode::reject;
+use blockwire_wire::{Bhs, Opcode};
+
+use super::connection::Inbound;
+use super::session::{TargetEvent, TargetSession};
+use crate::endpoint::{Destination, Fatal};
+use crate::params::ConnIndex;
+use crate::send_queue::Direction;
+
+impl TargetSession {
+    pub(super) fn inbound_header(
+        &mut self,
+        conn: ConnIndex,
+        now: u64,
+    ) -> Result<Destination, Fatal> {
+        let c = self.conn(conn);
+        c.last_heard = now;
+        let bhs = c.bhs();
+        let length = bhs.data_segment_length();
+        if length > c.params.max_recv_data_segment_length {
+            return Err(Fatal::violation(
+                "DataSegmentLength above the declared MaxRecvDataSegmentLength (RFC 7143 7.7, 13.12)",
+            ));
+        }
+        let (inbound, destination) = match bhs.opcode() {
+            Some(Opcode::ScsiCommand) => self.scsi_command_header(conn, &bhs)?,
+            Some(Opcode::DataOut) => self.data_out_header(conn, &bhs),
+            Some(Opcode::NopOut) => self.nop_header(conn, &bhs),
+            Some(Opcode::TaskManagementRequest | Opcode::TextRequest | Opcode::LogoutRequest) => {
+                self.control_header(conn, &bhs)
+            }
+            Some(Opcode::Snack) => {
+                // 11.16: mandatory above level 0 only. At level 0 nothing is kept that could be sent again.
+                (
+                    Inbound::Reject(reject::COMMAND_NOT_SUPPORTED),
+                    Destination::Discard,
+                )
+            }
+            Some(Opcode::LoginRequest) => {
+                // 6.3: a login in the full feature phase is a protocol error
+                (
+                    Inbound::Reject(reject::PROTOCOL_ERROR),
+                    Destination::Discard,
+                )
+            }
+            Some(_) => {
+                return Err(Fatal::violation(
+                    "a target's opcode from an initiator (RFC 7143 11.2.1.2)",
+                ));
+            }
+            None => (
+                Inbound::Reject(reject::COMMAND_NOT_SUPPORTED),
+                Destination::Discard,
+            ),
+        };
+        self.conn(conn).inbound = inbound;
+        Ok(if length == 0 {
+            Destination::None
+        } else {
+            destination
+        })
+    }
+
+    pub(super) fn inbound_pdu(
+        &mut self,
+        conn: ConnIndex,
+        control: &[u8],
+        digest_ok: bool,
+    ) -> Result<(), Fatal> {
+        let c = self.conn(conn);
+        let bhs = c.bhs();
+        let inbound = std::mem::replace(&mut c.inbound, Inbound::Ignore);
+        self.acknowledged(conn, bhs.exp_stat_sn());
+        if !digest_ok {
+            return self.bad_data_digest(conn, &bhs, inbound);
+        }
+        match inbound {
+            Inbound::Ignore => {}
+            Inbound::Abandoned(slot) => self.bury(slot),
+            Inbound::Request(slot) => self.request_complete(slot, control),
+            Inbound::DataOut {
+                slot,
+                ttt,
+                offset,
+                length,
+                last,
+            } => self.data_out_complete(slot, ttt, offset, length, last),
+            Inbound::BadDataOut {
+                slot,
+                ttt,
+                last,
+                reason,
+            } => {
+                self.reject(conn, &bhs, reason)?;
+                self.data_out_closed(slot, ttt, last);
+            }
+            Inbound::Nop => self.nop_complete(conn, &bhs, control)?,
+            Inbound::Reject(reason) => {
+                self.events.push_back(TargetEvent::Violation {
+                    conn,
+                    what: reason_text(reason),
+                    header: bhs,
+                });
+                self.reject(conn, &bhs, reason)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 7143 7.8: the PDU is rejected and discarded.
+    fn bad_data_digest(
+        &mut self,
+        conn: ConnIndex,
+        bhs: &Bhs,
+        inbound: Inbound,
+    ) -> Result<(), Fatal> {
+        self.events
+            .push_back(TargetEvent::DigestFailure { conn, header: *bhs });
+        match inbound {
+            Inbound::Request(slot) => {
+                // its CmdSN was not received (7.3); the initiator retries the command with all its data
+                self.forget_request(slot);
+                self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)
+            }
+            Inbound::DataOut {
+                slot, ttt, last, ..
+            }
+            | Inbound::BadDataOut {
+                slot, ttt, last, ..
+            } => {
+                self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)?;
+                self.set_condition(slot, super::Condition::ProtocolServiceCrcError);
+                self.data_out_closed(slot, ttt, last);
+                Ok(())
+            }
+            Inbound::Abandoned(slot) => {
+                self.bury(slot);
+                Ok(())
+            }
+            Inbound::Ignore => Ok(()),
+            Inbound::Nop | Inbound::Reject(_) => self.reject(conn, bhs, reject::DATA_DIGEST_ERROR),
+        }
+    }
+
+    /// Where the data of a request or Data-Out goes.
+    pub(super) fn task_destination(slot: crate::Slot, offset: u32) -> Destination {
+        Destination::Task {
+            slot,
+            direction: Direction::Out,
+            offset,
+        }
+    }
+}
+
+/// One line for events; the reject reason says the rest.
+fn reason_text(reason: u8) -> &'static str {
+    match reason {
+        reject::PROTOCOL_ERROR => "protocol error (RFC 7143 7.13)",
+        reject::COMMAND_NOT_SUPPORTED => "opcode or function not supported (RFC 7143 11.17.1)",
+        reject::IMMEDIATE_COMMAND_REJECT => "too many immediate commands (RFC 7143 4.2.2.1)",
+        reject::TASK_IN_PROGRESS => "Initiator Task Tag in use (RFC 7143 11.2.1.8)",
+        reject::INVALID_PDU_FIELD => "invalid PDU field (RFC 7143 11.17.1)",
+        _ => "rejected (RFC 7143 11.17.1)",
+    }
+}

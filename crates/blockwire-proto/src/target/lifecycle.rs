@@ -1,0 +1,259 @@
+//! How tasks end without an answer, and how they outlive their connection (RFC 7143 4.2.3, 7.2.2, 7.6).
+
+use super::connection::Inbound;
+use super::session::TargetSession;
+use super::task::{Task, TaskKind, TaskState};
+use crate::order::Entry;
+use crate::params::ConnIndex;
+use crate::reassign::resume_data_in;
+use crate::slab::Slot;
+use crate::window::Position;
+
+/// Why a task cannot be moved to another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RebindError {
+    /// No such task (response code 1 of 11.6.1).
+    NoTask,
+    /// It has allegiance to a connection that is there (response code 2).
+    StillAllegiant,
+    /// ExpDataSN names data that was never sent.
+    InvalidDataSn,
+}
+
+/// What a rebound task needs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rebound {
+    /// Its Data-In goes on (or starts again) at this offset: call `send_data` from there, and finish it.
+    SendDataFrom(u32),
+    /// Its answer was complete: it is queued again already.
+    Answered,
+    /// It still runs or waits for data: missing ranges of `out.received` have to be solicited again.
+    GoesOn,
+}
+
+impl TargetSession {
+    /// Ends a task without an answer (abort). Its queued PDUs are dropped, except one already begun. The memory is free with
+    /// `Released`, which may come later. False when its answer is queued or it is no more.
+    pub fn abort_task(&mut self, slot: Slot) -> bool {
+        let Some(task) = self.tasks.get(slot) else {
+            return false;
+        };
+        if matches!(task.state, TaskState::Responded | TaskState::Dying) {
+            return false;
+        }
+        self.end_task(slot);
+        true
+    }
+
+    fn end_task(&mut self, slot: Slot) {
+        let Some(task) = self.tasks.get(slot) else {
+            return;
+        };
+        let (state, conn, tag, frozen) =
+            (task.state, task.conn, task.initiator_task_tag, task.frozen);
+        let (immediate, cmd_sn) = (task.immediate, task.cmd_sn);
+        if task.out.is_open() || state == TaskState::Receiving {
+            self.note_late(tag);
+        }
+        match state {
+            TaskState::Receiving => {
+                if immediate {
+                    self.immediate_commands = self.immediate_commands.saturating_sub(1);
+                } else {
+                    // its CmdSN counts as received
+                    self.consume_cmd_sn(cmd_sn);
+                }
+            }
+            TaskState::Waiting => self.order.consume(slot),
+            TaskState::Active => {
+                let congested = !frozen
+                    && self.conns.get(conn).is_some_and(Option::is_some)
+                    && self.is_congested(conn);
+                self.uncount(slot, congested);
+            }
+            TaskState::Responded | TaskState::Dying => {}
+        }
+        self.unpark(slot);
+        let mut busy = false;
+        for c in self.conns.iter_mut().flatten() {
+            c.queue.drop_unsent(|pdu| pdu.slot == Some(slot), |_| ());
+            busy |= c.queue.get(0).is_some_and(|pdu| pdu.slot == Some(slot));
+            if c.inbound.slot() == Some(slot) {
+                c.inbound = Inbound::Abandoned(slot);
+                busy = true;
+            }
+        }
+        if busy {
+            // the tag is free at once; the record stays while bytes in transit refer to it
+            self.tags.remove(tag);
+            self.tasks[slot].state = TaskState::Dying;
+        } else {
+            self.release(slot);
+        }
+    }
+
+    /// Bytes in transit no longer refer to a task that ended.
+    pub(super) fn bury(&mut self, slot: Slot) {
+        if self
+            .tasks
+            .get(slot)
+            .is_none_or(|t| t.state != TaskState::Dying)
+        {
+            return;
+        }
+        let still = self.conns.iter().flatten().any(|c| {
+            c.inbound.slot() == Some(slot)
+                || c.queue.get(0).is_some_and(|pdu| pdu.slot == Some(slot))
+        });
+        if !still {
+            self.release(slot);
+        }
+    }
+
+    /// The command with this number counts as received although it never came (11.5.5, ABORT TASK with RefCmdSN).
+    /// False when the number is not one that may still come.
+    pub fn consume_cmd_sn(&mut self, cmd_sn: u32) -> bool {
+        let Position::Ahead(ahead) = self.window.position(cmd_sn) else {
+            return false;
+        };
+        if !self.order.insert(ahead, Entry::Consumed) {
+            return false;
+        }
+        self.deliver_waiting();
+        true
+    }
+
+    /// Drops a connection and ends its tasks (7.6). Returns how many ended.
+    pub fn remove_connection(&mut self, conn: ConnIndex) -> u32 {
+        if self.conns.get(conn).is_none_or(Option::is_none) {
+            return 0;
+        }
+        self.conns[conn] = None;
+        let mine: Vec<Slot> = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| t.conn == conn && !t.frozen)
+            .map(|(slot, _)| slot)
+            .collect();
+        let mut ended = 0;
+        for slot in mine {
+            match self.tasks[slot].state {
+                TaskState::Responded | TaskState::Dying => self.release(slot),
+                _ => {
+                    self.end_task(slot);
+                    ended += 1;
+                }
+            }
+        }
+        let cleared = self.fence.connection_gone(conn);
+        self.fence_step(cleared);
+        ended
+    }
+
+    /// Drops a connection and keeps its tasks for reassignment. Half-received PDUs were never there; what is missing is
+    /// asked for again after `rebind`. Returns how many tasks wait.
+    pub fn freeze_connection(&mut self, conn: ConnIndex) -> u32 {
+        if self.conns.get(conn).is_none_or(Option::is_none) {
+            return 0;
+        }
+        self.conns[conn] = None;
+        let mine: Vec<Slot> = self
+            .tasks
+            .iter()
+            .filter(|(_, t)| t.conn == conn && !t.frozen)
+            .map(|(slot, _)| slot)
+            .collect();
+        let mut frozen = 0;
+        for slot in mine {
+            let task = &mut self.tasks[slot];
+            match task.state {
+                TaskState::Receiving => {
+                    let (immediate, state) = (task.immediate, TaskState::Dying);
+                    let tag = task.initiator_task_tag;
+                    task.state = state;
+                    if immediate {
+                        self.immediate_commands = self.immediate_commands.saturating_sub(1);
+                    }
+                    self.tags.remove(tag);
+                    self.release(slot);
+                }
+                TaskState::Dying => self.release(slot),
+                TaskState::Responded if task.kind != TaskKind::Scsi => self.release(slot),
+                TaskState::Waiting if task.kind == TaskKind::Nop => {
+                    self.order.consume(slot);
+                    self.release(slot);
+                }
+                _ => {
+                    task.frozen = true;
+                    task.out.r2ts.clear();
+                    task.out.unsolicited_open = false;
+                    frozen += 1;
+                }
+            }
+        }
+        let cleared = self.fence.connection_gone(conn);
+        self.fence_step(cleared);
+        frozen
+    }
+
+    /// Tasks that wait for reassignment.
+    pub fn frozen_tasks(&self) -> impl Iterator<Item = (Slot, &Task)> {
+        self.tasks.iter().filter(|(_, t)| t.frozen)
+    }
+
+    /// Gives a frozen task to another connection, after the task management response was queued there (11.5.1).
+    /// `exp_data_sn` is ExpDataSN of the request (11.5.7).
+    ///
+    /// # Errors
+    /// The task cannot be moved; the record is unchanged.
+    pub fn rebind(
+        &mut self,
+        slot: Slot,
+        conn: ConnIndex,
+        exp_data_sn: u32,
+    ) -> Result<Rebound, RebindError> {
+        let cid = self.connection(conn).ok_or(RebindError::NoTask)?.params.cid;
+        let task = self.tasks.get_mut(slot).ok_or(RebindError::NoTask)?;
+        if !task.frozen {
+            return Err(RebindError::StillAllegiant);
+        }
+        let sent_to = task.data_in.queued_to;
+        let reads = task.expected_read() > 0;
+        let mut resume = None;
+        if reads {
+            let found = resume_data_in(&mut task.data_in.log, u64::from(sent_to), exp_data_sn);
+            resume = Some(found.ok_or(RebindError::InvalidDataSn)?);
+        }
+        task.conn = conn;
+        task.cid = cid;
+        task.frozen = false;
+        task.data_in.burst = 0;
+        if let Some(resume) = resume {
+            task.data_in.data_sn = resume.data_sn;
+            if resume.offset < u64::from(sent_to) {
+                task.data_in.queued_to = resume.offset as u32;
+                if task.state == TaskState::Responded {
+                    // the answer follows the data again; it was counted when it was sent first
+                    task.state = TaskState::Active;
+                }
+                return Ok(Rebound::SendDataFrom(resume.offset as u32));
+            }
+        }
+        match task.state {
+            TaskState::Responded => {
+                self.queue_answer(slot);
+                Ok(Rebound::Answered)
+            }
+            TaskState::Active if task.finish.is_some() || task.parked_control.is_some() => {
+                self.answer(slot);
+                Ok(Rebound::Answered)
+            }
+            _ => Ok(Rebound::GoesOn),
+        }
+    }
+
+    /// The answer that a task had before its data had to be sent again; to be given to `send_data` with the last piece.
+    pub fn take_finish(&mut self, slot: Slot) -> Option<super::Finish> {
+        self.tasks.get_mut(slot)?.finish.take()
+    }
+}

@@ -1,0 +1,380 @@
+//! Answers: SCSI Response, responses to control requests, Reject, and the Response Fence.
+
+use blockwire_wire::bhs::{BIDI_OVERFLOW, BIDI_UNDERFLOW, FINAL, OVERFLOW, UNDERFLOW};
+use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
+
+use super::session::{TargetEvent, TargetSession};
+use super::task::{Finish, Residual, TaskKind, TaskState};
+use crate::endpoint::Fatal;
+use crate::fence::{Cleared, Fence};
+use crate::params::ConnIndex;
+use crate::send_queue::Payload;
+use crate::slab::Slot;
+
+/// What a queued PDU means to this role (`OutPdu::mark`).
+#[derive(Debug)]
+pub struct SendMark;
+
+impl SendMark {
+    /// Data-In without status, or R2T.
+    pub const DATA: u32 = 0;
+    /// The answer that ends a task.
+    pub const STATUS: u32 = 1;
+    /// The answer that ends a task, after which the connection is closed.
+    pub const STATUS_AND_CLOSE: u32 = 2;
+    /// A ping answered or a Reject: counted against their bound.
+    pub const SIDE: u32 = 3;
+    /// An unsolicited PDU of the control plane.
+    pub const UNSOLICITED: u32 = 4;
+    /// An unsolicited PDU after which the connection is closed.
+    pub const UNSOLICITED_AND_CLOSE: u32 = 5;
+    /// Our own ping, or word of a wider command window.
+    pub const PING: u32 = 6;
+}
+
+impl TargetSession {
+    /// Says that the answer to a task raises the Response Fence or closes the connection; before `finish`, `send_data` or
+    /// `respond_control`.
+    pub fn set_effects(&mut self, slot: Slot, fence: bool, close: bool) {
+        if let Some(task) = self.tasks.get_mut(slot) {
+            task.fenced |= fence;
+            task.close_after |= close;
+        }
+    }
+
+    /// Ends a SCSI task. The response waits until the initiator has sent all data that it was asked for or announced
+    /// (11.17.1), and for the fence. False when the task has an answer already or is no more.
+    pub fn finish(&mut self, slot: Slot, finish: Finish) -> bool {
+        let Some(task) = self.tasks.get_mut(slot) else {
+            return false;
+        };
+        if task.kind != TaskKind::Scsi || task.state != TaskState::Active || task.finish.is_some() {
+            return false;
+        }
+        task.finish = Some(finish);
+        if !task.frozen && !task.out.is_open() {
+            self.answer(slot);
+        }
+        true
+    }
+
+    /// Answers a control request: a header with its opcode-specific fields, and data. Filled in here: Initiator Task Tag,
+    /// StatSN, ExpCmdSN, MaxCmdSN, lengths.
+    pub fn respond_control(&mut self, slot: Slot, header: Bhs, data: Vec<u8>) -> bool {
+        let Some(task) = self.tasks.get_mut(slot) else {
+            return false;
+        };
+        if task.kind != TaskKind::Control
+            || task.state != TaskState::Active
+            || task.parked_control.is_some()
+        {
+            return false;
+        }
+        task.parked_control = Some(Box::new((header, data)));
+        if !task.frozen {
+            self.answer(slot);
+        }
+        true
+    }
+
+    /// Sends the answer of a task, or parks it behind the fence.
+    pub(super) fn answer(&mut self, slot: Slot) {
+        if self.fence.is_clear() {
+            let task = &self.tasks[slot];
+            if !task.fenced || self.live_connections() < 2 {
+                // 4.2.2.3.3 a: with one connection the stream keeps the order
+                self.send_answer(slot);
+                return;
+            }
+            let marks: Vec<_> = self
+                .conns
+                .iter()
+                .enumerate()
+                .filter_map(|(i, c)| c.as_ref().map(|c| (i, c)))
+                .filter(|(_, c)| c.acknowledged != c.stat_sn)
+                .map(|(i, c)| (i, c.stat_sn))
+                .collect();
+            self.fenced = Some(slot);
+            for &(conn, _) in &marks {
+                self.solicit_acknowledgement(conn);
+            }
+            if self.fence.raise(marks.into_iter()) {
+                self.send_fenced();
+            }
+        } else {
+            self.parked.push_back(slot);
+        }
+    }
+
+    fn send_fenced(&mut self) {
+        let Some(slot) = self.fenced.take() else {
+            self.fence = Fence::Clear;
+            self.send_parked();
+            return;
+        };
+        let sent = self.tasks.get(slot).filter(|t| !t.frozen).map(|t| t.conn);
+        if let Some(conn) = sent {
+            self.send_answer(slot);
+            let stat_sn = self.conn(conn).stat_sn.wrapping_sub(1);
+            self.fence.sent(conn, stat_sn);
+            self.solicit_acknowledgement(conn);
+        } else {
+            self.fence = Fence::Clear;
+            self.send_parked();
+        }
+    }
+
+    fn send_parked(&mut self) {
+        while self.fence.is_clear()
+            && let Some(slot) = self.parked.pop_front()
+        {
+            if self
+                .tasks
+                .get(slot)
+                .is_some_and(|t| !t.frozen && t.state == TaskState::Active)
+            {
+                self.answer(slot);
+            }
+        }
+    }
+
+    pub(super) fn fence_step(&mut self, cleared: Cleared) {
+        match cleared {
+            Cleared::Nothing => {}
+            Cleared::SendFenced => self.send_fenced(),
+            Cleared::SendParked => self.send_parked(),
+        }
+    }
+
+    /// The answer of a task that ended while it waited for the fence is not sent.
+    pub(super) fn unpark(&mut self, slot: Slot) {
+        self.parked.retain(|s| *s != slot);
+        if self.fenced == Some(slot) {
+            self.fenced = None;
+            if matches!(self.fence, Fence::Raised { .. }) {
+                self.fence = Fence::Clear;
+                self.send_parked();
+            }
+        }
+    }
+
+    /// The peer does not read its answers: the window opens only as it does.
+    pub(super) fn is_congested(&mut self, conn: ConnIndex) -> bool {
+        let limit = self.limits.command_window as usize * 4;
+        self.conn(conn).queue.len() >= limit
+    }
+
+    fn send_answer(&mut self, slot: Slot) {
+        let conn = self.tasks[slot].conn;
+        let congested = self.is_congested(conn);
+        if self.tasks[slot].state != TaskState::Responded {
+            self.uncount(slot, congested);
+        }
+        self.queue_answer(slot);
+    }
+
+    /// Queues the response PDU of a task on its connection, with a new StatSN.
+    pub(super) fn queue_answer(&mut self, slot: Slot) {
+        let keep = self.params.error_recovery_level > 0;
+        let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
+        let task = &mut self.tasks[slot];
+        let c = self.conns[task.conn]
+            .as_deref_mut()
+            .expect("a task that is not frozen has its connection");
+        let (mut bhs, payload) = match task.kind {
+            TaskKind::Scsi => {
+                let data_sn = task.data_in.data_sn;
+                let bidirectional = task.read && task.write;
+                if keep {
+                    let finish = task.finish.clone().unwrap_or_default();
+                    scsi_response(finish, data_sn, bidirectional)
+                } else {
+                    scsi_response(
+                        task.finish.take().unwrap_or_default(),
+                        data_sn,
+                        bidirectional,
+                    )
+                }
+            }
+            TaskKind::Control | TaskKind::Nop => {
+                let (bhs, data) = *task.parked_control.take().unwrap_or_default();
+                (
+                    bhs,
+                    if data.is_empty() {
+                        Payload::None
+                    } else {
+                        Payload::Inline(data)
+                    },
+                )
+            }
+        };
+        bhs.set_initiator_task_tag(task.initiator_task_tag);
+        bhs.set_stat_sn(c.stat_sn);
+        bhs.set_exp_cmd_sn(exp);
+        bhs.set_max_cmd_sn(max);
+        task.stat_sn = c.stat_sn;
+        task.state = TaskState::Responded;
+        c.stat_sn = c.stat_sn.wrapping_add(1);
+        let mark = if task.close_after {
+            SendMark::STATUS_AND_CLOSE
+        } else {
+            SendMark::STATUS
+        };
+        c.queue.push(bhs, payload, Some(slot), mark);
+        if keep && task.kind == TaskKind::Scsi {
+            c.unacknowledged.push(task.stat_sn, slot);
+        }
+    }
+
+    /// Rejects a PDU with its complete header (11.17). Bounded: a peer that does not read its Rejects is dropped.
+    pub(super) fn reject(&mut self, conn: ConnIndex, bad: &Bhs, reason: u8) -> Result<(), Fatal> {
+        let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
+        let limit = self.limits.side_answers;
+        let c = self.conn(conn);
+        if c.side_answers >= limit {
+            return Err(Fatal::violation(
+                "too many rejected PDUs whose Rejects are not read (RFC 7143 7.3)",
+            ));
+        }
+        c.side_answers += 1;
+        let mut bhs = Bhs::new(Opcode::Reject, FINAL);
+        bhs.set_response(reason);
+        bhs.set_initiator_task_tag(RESERVED_TAG);
+        bhs.set_stat_sn(c.stat_sn);
+        c.stat_sn = c.stat_sn.wrapping_add(1);
+        bhs.set_exp_cmd_sn(exp);
+        bhs.set_max_cmd_sn(max);
+        let mut data = bad.0.to_vec();
+        if bad.ahs_len() > 0 {
+            data.extend_from_slice(c.deframer.ahs());
+            data.truncate(c.params.max_send_data_segment_length as usize);
+        }
+        c.queue
+            .push(bhs, Payload::Inline(data), None, SendMark::SIDE);
+        Ok(())
+    }
+
+    /// Sends an asynchronous message of the control plane; StatSN advances for it (11.9).
+    pub fn send_unsolicited(
+        &mut self,
+        conn: ConnIndex,
+        mut header: Bhs,
+        data: Vec<u8>,
+        close: bool,
+    ) {
+        let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
+        let c = self.conn(conn);
+        header.set_stat_sn(c.stat_sn);
+        c.stat_sn = c.stat_sn.wrapping_add(1);
+        header.set_exp_cmd_sn(exp);
+        header.set_max_cmd_sn(max);
+        let payload = if data.is_empty() {
+            Payload::None
+        } else {
+            Payload::Inline(data)
+        };
+        let mark = if close {
+            SendMark::UNSOLICITED_AND_CLOSE
+        } else {
+            SendMark::UNSOLICITED
+        };
+        c.queue.push(header, payload, None, mark);
+    }
+
+    pub(super) fn marked_pdu_sent(&mut self, conn: ConnIndex, slot: Option<Slot>, mark: u32) {
+        match mark {
+            SendMark::STATUS | SendMark::STATUS_AND_CLOSE => {
+                if let Some(slot) = slot
+                    && let Some(task) = self.tasks.get(slot)
+                {
+                    let kept = self.params.error_recovery_level > 0 && task.kind == TaskKind::Scsi;
+                    if task.state == TaskState::Dying {
+                        self.bury(slot);
+                    } else if !kept {
+                        self.release(slot);
+                    }
+                }
+            }
+            SendMark::SIDE => {
+                let c = self.conn(conn);
+                c.side_answers = c.side_answers.saturating_sub(1);
+            }
+            _ => {}
+        }
+        if matches!(
+            mark,
+            SendMark::STATUS_AND_CLOSE | SendMark::UNSOLICITED_AND_CLOSE
+        ) {
+            self.events.push_back(TargetEvent::CloseConnection { conn });
+        }
+        if self.window_debt > 0 && self.conn(conn).queue.len() < self.limits.command_window as usize
+        {
+            // the answers did not say that the window is open again: say it now
+            self.window.complete(std::mem::take(&mut self.window_debt));
+            self.send_nop_in(conn, RESERVED_TAG);
+        }
+    }
+
+    /// ExpStatSN of the peer: releases what was kept for it, and moves the fence.
+    #[inline]
+    pub(super) fn acknowledged(&mut self, conn: ConnIndex, exp_stat_sn: u32) {
+        if !self.conn(conn).acknowledge(exp_stat_sn) {
+            return;
+        }
+        while let Some(slot) = self.conn(conn).unacknowledged.pop_acknowledged(exp_stat_sn) {
+            self.release(slot);
+        }
+        if !self.fence.is_clear() {
+            let cleared = self.fence.acknowledged(conn, exp_stat_sn);
+            self.fence_step(cleared);
+        }
+    }
+}
+
+fn scsi_response(finish: Finish, data_sn: u32, bidirectional: bool) -> (Bhs, Payload) {
+    let mut flags = FINAL;
+    let mut bhs = Bhs::new(Opcode::ScsiResponse, FINAL);
+    bhs.set_response(finish.response);
+    // 11.4.2: status is only there when the command completed at the target
+    bhs.set_status(if finish.response == 0 {
+        finish.status
+    } else {
+        0
+    });
+    match finish.residual {
+        Residual::None => {}
+        Residual::Overflow(bytes) => {
+            flags |= OVERFLOW;
+            bhs.set_residual_count(bytes);
+        }
+        Residual::Underflow(bytes) => {
+            flags |= UNDERFLOW;
+            bhs.set_residual_count(bytes);
+        }
+    }
+    if bidirectional {
+        match finish.bidirectional_residual {
+            Residual::None => {}
+            Residual::Overflow(bytes) => {
+                flags |= BIDI_OVERFLOW;
+                bhs.set_bidirectional_residual_count(bytes);
+            }
+            Residual::Underflow(bytes) => {
+                flags |= BIDI_UNDERFLOW;
+                bhs.set_bidirectional_residual_count(bytes);
+            }
+        }
+    }
+    bhs.set_flags(flags);
+    bhs.set_exp_data_sn(data_sn);
+    let payload = if finish.sense.is_empty() {
+        Payload::None
+    } else {
+        // SenseLength, then the sense data (11.4.7)
+        let mut data = Vec::with_capacity(finish.sense.len() + 2);
+        data.extend_from_slice(&(finish.sense.len() as u16).to_be_bytes());
+        data.extend_from_slice(&finish.sense);
+        Payload::Inline(data)
+    };
+    (bhs, payload)
+}
