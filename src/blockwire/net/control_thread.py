@@ -1,7 +1,7 @@
 """One background asyncio loop per process, on which the synchronous API's control plane runs.
 
-It starts with the first use, never keeps the interpreter alive, and ends before it with bounded farewells. Data calls do
-not pass through it: they go to the plane on the caller's own thread.
+It starts with the first use, never keeps the interpreter alive, and ends before it with bounded farewells. Data calls
+do not pass through it: they go to the plane on the caller's own thread.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ _log = logging.getLogger("blockwire.control")
 
 FAREWELL_SECONDS = 3.0
 """How long the closing of what is still open may hold up the end of the interpreter."""
-SIGNAL_SECONDS = 0.1
-"""A waiting caller comes back this often, so that Python can run its signal handlers."""
 
 
 class ControlThread:
@@ -72,27 +70,26 @@ class ControlThread:
         if threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("the synchronous API was called from the control thread; use blockwire.aio there")
-        future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-        try:
-            while True:
-                try:
-                    return future.result(SIGNAL_SECONDS)
-                except concurrent.futures.TimeoutError:
-                    if future.done():
-                        return future.result()  # the coroutine's own TimeoutError
-        except BaseException:
-            if not future.done():
-                future.cancel()
-                # Its clean-up (an ABORT TASK, a close) still runs on the loop; give it the time that it is bound to.
-                with contextlib.suppress(BaseException):
-                    self._settle(FAREWELL_SECONDS)
-            raise
+        finished = threading.Event()
+        tasks: list[asyncio.Task[_T]] = []
 
-    def _settle(self, seconds: float) -> None:
-        """Waits until what is scheduled now has had a turn."""
-        passed = threading.Event()
-        self.loop.call_soon_threadsafe(self.loop.call_later, 0, passed.set)
-        passed.wait(seconds)
+        def begin() -> None:
+            task = loop.create_task(coroutine)
+            tasks.append(task)
+            task.add_done_callback(lambda _: finished.set())
+
+        loop.call_soon_threadsafe(begin)
+        try:
+            finished.wait()
+        except BaseException:
+            # Its clean-up (an ABORT TASK, a logout) still runs on the loop, and the caller's buffer is in use so long.
+            loop.call_soon_threadsafe(lambda: tasks[0].cancel())  # noqa: PLW0108 - `begin` fills the list later
+            finished.wait(FAREWELL_SECONDS)
+            raise
+        task = tasks[0]
+        if task.cancelled():
+            raise ClosedError("the operation was cancelled because the program ends")
+        return task.result()
 
     def start(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Runs `coroutine` on the loop without waiting."""

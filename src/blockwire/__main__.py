@@ -1,0 +1,5 @@
+"""`python -m blockwire`."""
+
+from blockwire.cli.main import main
+
+main()

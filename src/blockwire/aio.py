@@ -1,0 +1,127 @@
+"""The asynchronous API: the names and signatures of `blockwire`, awaited on the caller's own loop.
+
+    async with blockwire.aio.open("iscsi://host/iqn…/0") as lun:
+        data = await lun.pread(4096, 0)
+
+Cancelling an await aborts the task and keeps its buffer until the target has answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from blockwire.initiator import api
+from blockwire.initiator.initiator import Initiator
+from blockwire.initiator.logical_unit import Lun, ScsiResult
+from blockwire.initiator.options import Timers
+from blockwire.initiator.queue import Completion, Queue
+from blockwire.initiator.session import Session
+from blockwire.names import Portal, Url
+
+if TYPE_CHECKING:
+    from blockwire.initiator.discovery import Target
+
+__all__ = ["Completion", "Lun", "Queue", "ScsiResult", "Session", "close", "connect", "discover", "open"]
+
+
+class _Closes(Protocol):
+    async def close(self) -> None: ...
+
+
+_T = TypeVar("_T", bound=_Closes)
+
+_initiators: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Initiator] = weakref.WeakKeyDictionary()
+
+
+def _initiator() -> Initiator:
+    """The running loop's own. It ends with its last session, so that no loop leaves a data plane behind."""
+    loop = asyncio.get_running_loop()
+    found = _initiators.get(loop)
+    if found is None or found.closed:
+        found = _initiators[loop] = Initiator(ends_when_idle=True)
+    return found
+
+
+async def close() -> None:
+    """Logs out of every session of the running loop."""
+    found = _initiators.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.close()
+
+
+class Opening(Generic[_T]):
+    """What `open` and `connect` give: await it, or use it in `async with`, which closes at the end."""
+
+    def __init__(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> None:
+        self._make = make
+        self._made: _T | None = None
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        return self._make().__await__()
+
+    async def __aenter__(self) -> _T:
+        self._made = await self._make()
+        return self._made
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._made is not None:
+            await self._made.close()
+
+
+def open(
+    url: str | Url,
+    *,
+    read_only: bool = False,
+    keys: Mapping[str, str] | None = None,
+    initiator_name: str | None = None,
+    timeout: float | None = None,
+    chap_user: str | None = None,
+    chap_secret: str | None = None,
+    mutual_user: str | None = None,
+    mutual_secret: str | None = None,
+    timers: Timers | None = None,
+) -> Opening[Lun]:
+    """As `blockwire.open`."""
+    parsed = api.parse_url(url)
+    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    return Opening(lambda: api.open_url(_initiator(), parsed, how, read_only))
+
+
+def connect(
+    url: str | Url,
+    *,
+    keys: Mapping[str, str] | None = None,
+    initiator_name: str | None = None,
+    timeout: float | None = None,
+    chap_user: str | None = None,
+    chap_secret: str | None = None,
+    mutual_user: str | None = None,
+    mutual_secret: str | None = None,
+    timers: Timers | None = None,
+) -> Opening[Session]:
+    """As `blockwire.connect`."""
+    parsed = api.parse_url(url)
+    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    return Opening(lambda: _initiator().connect(parsed, how))
+
+
+async def discover(
+    portal: str | Url | Portal,
+    *,
+    keys: Mapping[str, str] | None = None,
+    initiator_name: str | None = None,
+    timeout: float | None = None,  # noqa: ASYNC109 - the same signature as the synchronous one
+    chap_user: str | None = None,
+    chap_secret: str | None = None,
+    mutual_user: str | None = None,
+    mutual_secret: str | None = None,
+) -> list[Target]:
+    """As `blockwire.discover`."""
+    from blockwire.initiator.discovery import discover as ask
+
+    parsed = Url(portal) if isinstance(portal, Portal) else api.parse_url(portal)
+    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, None)
+    return await ask(_initiator(), parsed, how)

@@ -1,0 +1,177 @@
+"""The flags that mean the same in every command, and how a command line names a target."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from blockwire import errors
+from blockwire.names import Portal, Url, parse_size
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+URL_HELP = "[iscsi://]HOST[:PORT][/IQN[/LUN]]"
+
+
+class Size(click.ParamType[int]):
+    """A size such as 4k, 10G or 1000000; K, M, G, T = 1024, KB, MB = 1000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except errors.UsageError as error:
+            self.fail(f"{error.message}; {error.next}", param, ctx)
+
+
+SIZE = Size()
+
+
+def parse_keys(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`--key NAME=VALUE` words; the key table checks names and values later."""
+    keys: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise errors.UsageError(f"--key {pair!r} is not NAME=VALUE", next="write --key MaxBurstLength=1048576")
+        if name in keys:
+            raise errors.UsageError(f"--key {name} is given twice")
+        keys[name] = value
+    return keys
+
+
+def read_secret(path: str | None) -> str | None:
+    """A secret from a file that nobody else can read: one line, its newline dropped."""
+    if not path:
+        return None
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) and mode & 0o077:
+            raise errors.NotAllowedError(
+                f"{path} can be read by others", code="configuration.secret-readable",
+                evidence=f"mode {stat.S_IMODE(mode):04o}", next=f"chmod 600 {path}",
+            )  # fmt: skip
+        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise errors.from_os_error(error, f"cannot read the secret file {path}") from error
+    if not text:
+        raise errors.ConfigurationError(f"the secret file {path} is empty", code="configuration.no-secret")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """The client flags of one command, ready for the API."""
+
+    portal: str | None
+    target_name: str | None
+    arguments: dict[str, Any]
+    """Keyword arguments of `blockwire.open`, `connect` and `discover`."""
+
+    def url(self, text: str | None) -> Url:
+        """The thing that was named, by URL or by `-p` and `-T`."""
+        if text is None:
+            if not self.portal:
+                raise errors.UsageError("name a portal or a URL", next=f"write {URL_HELP}, or use -p and -T")
+            url = Url(Portal.parse(self.portal))
+        else:
+            url = Url.parse(text)
+            if self.portal:
+                raise errors.UsageError("-p and a URL both name a portal", next="give one of the two")
+        if self.target_name:
+            if url.target and url.target != self.target_name:
+                raise errors.UsageError(
+                    f"-T names {self.target_name}, the URL {url.target}", next="give one of the two"
+                )
+            url = url.at(target=self.target_name)
+        return url
+
+
+def login_flags(function: _F) -> _F:
+    """`-p -T -i --key --chap-… --timeout` of the initiator's commands; the command gets one `login` argument."""
+    options = [
+        click.option("-p", "--portal", metavar="HOST[:PORT]", help="The portal, instead of a URL."),
+        click.option("-T", "--target-name", "--targetname", "target_name", metavar="IQN", help="The target's name."),
+        click.option("-i", "--initiator-name", metavar="IQN", help="Log in under this name."),
+        click.option("--key", "keys", multiple=True, metavar="NAME=VALUE", help="Offer an RFC 7143 key (repeatable)."),
+        click.option("--chap-user", metavar="NAME", help="CHAP user name."),
+        click.option("--chap-secret-file", metavar="FILE", help="File with the CHAP secret (mode 0600)."),
+        click.option("--chap-mutual-user", metavar="NAME", help="Name the target must prove to be."),
+        click.option("--chap-mutual-secret-file", metavar="FILE", help="File with the target's secret (mode 0600)."),
+        click.option("--timeout", type=float, metavar="SECONDS", help="For the login and for one command [30]."),
+    ]
+
+    def wrapper(
+        *args: Any,
+        portal: str | None,
+        target_name: str | None,
+        initiator_name: str | None,
+        keys: tuple[str, ...],
+        chap_user: str | None,
+        chap_secret_file: str | None,
+        chap_mutual_user: str | None,
+        chap_mutual_secret_file: str | None,
+        timeout: float | None,
+        **kwargs: Any,
+    ) -> Any:
+        arguments = {
+            "keys": parse_keys(keys),
+            "initiator_name": initiator_name,
+            "timeout": timeout,
+            "chap_user": chap_user,
+            "chap_secret": read_secret(chap_secret_file),
+            "mutual_user": chap_mutual_user,
+            "mutual_secret": read_secret(chap_mutual_secret_file),
+        }
+        return function(*args, login=Login(portal, target_name, arguments), **kwargs)
+
+    wrapper.__name__ = function.__name__
+    wrapper.__doc__ = function.__doc__
+    wrapped: Any = wrapper
+    wrapped.__click_params__ = list(getattr(function, "__click_params__", []))
+    for option in reversed(options):
+        wrapped = option(wrapped)
+    result: _F = wrapped
+    return result
+
+
+def output_flags(function: _F) -> _F:
+    """`--json -v -q`."""
+    for option in (
+        click.option("-q", "--quiet", is_flag=True, help="Print results and errors only."),
+        click.option("-v", "--verbose", count=True, help="Say more; twice for the protocol's steps."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object (a stream for serve)."),
+    ):
+        function = option(function)
+    return function
+
+
+def read_only_flag(function: _F) -> _F:
+    """`-r/--read-only`."""
+    return click.option("-r", "--read-only", is_flag=True, help="Never write.")(function)
+
+
+def set_up_logging(verbose: int) -> None:
+    """Log lines of the package on stderr: warnings always, steps with -v, details with -vv."""
+    import logging
+
+    handler = logging.StreamHandler()
+
+    class Redacting(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return errors.redact(super().format(record))
+
+    handler.setFormatter(Redacting("blockwire: %(message)s" if verbose < 2 else "%(asctime)s %(name)s: %(message)s"))
+    logger = logging.getLogger("blockwire")
+    logger.handlers[:] = [handler]
+    logger.setLevel({0: logging.ERROR, 1: logging.INFO}.get(verbose, logging.DEBUG))

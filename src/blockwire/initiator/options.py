@@ -1,0 +1,41 @@
+"""How to connect: what a caller may set beside the URL, and the timers, each with its unit and reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """Every timer of the initiator in one place, seconds."""
+
+    timeout: float = 30.0
+    """To connect and log in, and for one command. 30 s: Linux's SCSI layer waits as long."""
+    replacement_timeout: float = 120.0
+    """How long I/O waits for a lost session to come back before it fails (open-iscsi's default)."""
+    keep_alive_interval: float = 5.0
+    """Without traffic for so long a NOP-Out asks for a sign of life; 0 turns it off."""
+    keep_alive_timeout: float = 10.0
+    """Without an answer for so long the connection is given up."""
+    logout: float = 3.0
+    """How long an orderly logout may take before the connection is just closed."""
+    reopen_first: float = 0.1
+    """Pause before the first attempt to open a lost session again (Time2Wait is waited for besides)."""
+    reopen_longest: float = 10.0
+    """The pause doubles from attempt to attempt up to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `open` and `connect` take beside the URL."""
+
+    keys: Mapping[str, str] = field(default_factory=dict)
+    """RFC 7143 keys to offer, over the URL's."""
+    initiator_name: str = ""
+    """Empty: the initiator's own."""
+    chap_user: str = ""
+    chap_secret: str = field(default="", repr=False)
+    mutual_user: str = ""
+    mutual_secret: str = field(default="", repr=False)
+    timers: Timers = field(default_factory=Timers)

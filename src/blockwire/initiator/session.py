@@ -1,0 +1,364 @@
+"""A session with a target: logs in, lists and opens logical units, comes back after a loss, logs out.
+
+ERL 0: when its connection is lost the session is opened again (a new TSIH, a new session of the plane), with pauses
+that double. Block I/O waits in `ready` meanwhile, at most `Timers.replacement_timeout`, and is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import logging
+from typing import TYPE_CHECKING, Any, Self
+
+from blockwire import errors
+from blockwire.dataplane.api import TaskDone
+from blockwire.initiator import identify, retry_policy
+from blockwire.initiator.connect import LoggedIn
+from blockwire.initiator.geometry import LunInfo
+from blockwire.initiator.logical_unit import Lun, lun_field
+from blockwire.initiator.options import Options
+from blockwire.initiator.retry_policy import Attempts, Verdict
+from blockwire.names import Portal, Url, decode_lun
+from blockwire.scsi import cdb
+from blockwire.scsi.inquiry import DeviceType
+from blockwire.scsi.luns import parse_lun_list
+from blockwire.wire.async_message import AsyncMessage
+from blockwire.wire.constants import AsyncEvent, LogoutReason, LogoutResult, Opcode
+from blockwire.wire.logout import LogoutRequest, LogoutResponse
+
+if TYPE_CHECKING:
+    from blockwire.initiator.initiator import Initiator
+
+_log = logging.getLogger("blockwire.initiator")
+
+FATAL = (errors.AuthenticationError, errors.AuthorizationError, errors.ConfigurationError, errors.UsageError)
+"""What makes opening a session again hopeless: another attempt would get the same answer, or lock an account."""
+
+
+class State(enum.Enum):
+    """Where a session is."""
+
+    NEW = "new"
+    OPEN = "open"
+    REOPENING = "reopening"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+class Session:
+    """One session with one target. Made by `Initiator.connect`; close it, or use it as a context manager."""
+
+    def __init__(self, initiator: Initiator, url: Url, options: Options) -> None:
+        self.initiator = initiator
+        self.plane = initiator.plane
+        self.dispatch = initiator.dispatch
+        self.runtime = initiator.runtime
+        self.url = url
+        self.options = options
+        self.timers = options.timers
+        self.state = State.NEW
+        self.id = 0
+        """The plane's number of the current session; another one after each re-opening."""
+        self._logged_in: LoggedIn | None = None
+        self._isid = initiator.new_isid()
+        self._wake: asyncio.Event = asyncio.Event()
+        self._error: errors.Error | None = None
+        self._lost_at = 0.0
+        self._time2wait = 0.0
+        self.reopened = 0
+        """How often the session was opened again."""
+
+    # ------------------------------------------------------------------ what it is
+    def _open_login(self) -> LoggedIn:
+        if self._logged_in is None:
+            raise errors.ClosedError("the session is not open")
+        return self._logged_in
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The negotiated keys, RFC 7143 names and values."""
+        return self._open_login().parameters.to_keys()
+
+    @property
+    def target_name(self) -> str:
+        """iSCSI name of the target."""
+        return self.url.target
+
+    @property
+    def portal(self) -> Portal:
+        """The portal that is in use (after redirects)."""
+        return self._open_login().portal
+
+    def __repr__(self) -> str:
+        return f"<Session {self.url} {self.state.value}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------------ opening
+    async def start(self) -> None:
+        """Logs in for the first time; any error is the caller's."""
+        await self._establish()
+
+    async def _establish(self) -> None:
+        found = await self.initiator.log_in(
+            self.runtime, self.plane.limits(), self.url, self.options,
+            initiator_name=self.options.initiator_name or self.initiator.name, isid=self._isid,
+        )  # fmt: skip
+        session = 0
+        try:
+            session = self.plane.create_session(found.spec)
+            self.dispatch.subscribe(session, self._event)
+            await self.dispatch.op(self.plane.adopt(session, found.handoff()))
+        except BaseException:
+            if session:
+                self._forget(session)
+            found.close()
+            raise
+        self.id = session
+        self._logged_in = found
+        self._time2wait = float(found.parameters.default_time2wait)
+        self._error = None
+        self.state = State.OPEN
+        self._wake.set()
+
+    def _is(self, state: State) -> bool:
+        """A method, because the state changes during every await."""
+        return self.state is state
+
+    def _forget(self, session: int) -> None:
+        """Drops a session of the plane without waiting for it."""
+        self.dispatch.unsubscribe(session)
+        with contextlib.suppress(Exception):
+            self.plane.close_session(session)
+
+    async def ready(self) -> None:
+        """Returns when commands can be sent; raises when the session is closed, or did not come back in time."""
+        while self.state is not State.OPEN:
+            if self.state is State.CLOSED:
+                raise errors.ClosedError("the session was closed")
+            if self.state is State.FAILED:
+                raise self._failure()
+            left = self._lost_at + self.timers.replacement_timeout - self.runtime.now()
+            if left <= 0:
+                raise self._failure()
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with self.runtime.timeout(left):
+                    await self._wake.wait()
+
+    def _failure(self) -> errors.Error:
+        cause = self._error
+        text = f"the session with {self.url.target or self.url.portal} was lost and did not come back"
+        if self.state is not State.FAILED:
+            text += f" within {self.timers.replacement_timeout:g} s"
+        error = errors.ConnectionLostError(
+            text,
+            evidence=str(cause) if cause is not None else "",
+            next="check that the target runs and the network is up; the initiator keeps trying",
+        )
+        error.__cause__ = cause
+        return error
+
+    # ------------------------------------------------------------------ losing and coming back
+    def lost(self, code: str) -> None:
+        """The connection is gone: starts the re-opening unless it runs already."""
+        if self.state is not State.OPEN:
+            return
+        _log.info("session with %s lost: %s", self.url.target, code)
+        self.state = State.REOPENING
+        self._error = errors.ConnectionLostError(f"the connection to {self.url.portal} was lost", evidence=code)
+        self._lost_at = self.runtime.now()
+        self._wake.clear()
+        self._forget(self.id)
+        self.runtime.spawn(self._reopen(), f"reopen {self.url.target}")
+
+    async def _reopen(self) -> None:
+        # RFC 7143 13.15: not before Time2Wait has passed since the loss, because the re-login is an implicit logout.
+        pause = max(self.timers.reopen_first, self._time2wait)
+        backoff = self.timers.reopen_first
+        while self._is(State.REOPENING):
+            await self.runtime.sleep(pause)
+            if not self._is(State.REOPENING):
+                return
+            try:
+                await self._establish()
+            except FATAL as error:
+                self._error = error
+                self.state = State.FAILED
+                self._wake.set()
+                return
+            except (errors.Error, OSError) as error:
+                self._error = error if isinstance(error, errors.Error) else errors.from_os_error(error, "login")
+                backoff = min(self.timers.reopen_longest, backoff * 2)
+                pause = backoff
+            else:
+                self.reopened += 1
+                _log.info("session with %s is back", self.url.target)
+                if not self._is(State.OPEN):  # closed while the login was under way
+                    self._forget(self.id)
+                return
+
+    def retry_now(self) -> None:
+        """The target is said to be back: the next attempt is made at once."""
+        if self.state is State.FAILED:
+            self.state = State.REOPENING
+            self._lost_at = self.runtime.now()
+            self._time2wait = 0.0
+            self.runtime.spawn(self._reopen(), f"reopen {self.url.target}")
+
+    def _event(self, event: Any) -> None:
+        kind = type(event).__name__
+        if event.session != self.id and self.state is State.OPEN:
+            return  # a straggler of an earlier session
+        if kind == "ConnectionLost":
+            self.lost(f"{event.code} {event.evidence}".strip())
+        elif kind == "ConnectionClosed":
+            self.lost("closed")
+        elif kind == "ProtocolViolation":
+            _log.warning("%s broke the protocol: %s", self.url.target, event.what)
+        elif kind == "ControlPdu" and event.header[0] & 0x3F == Opcode.ASYNC_MESSAGE:
+            self._async_message(event)
+        elif kind == "ControlPdu" and event.header[0] & 0x3F == Opcode.REJECT:
+            _log.warning("%s rejected a PDU: reason %02xh", self.url.target, event.header[2])
+
+    def _async_message(self, event: Any) -> None:
+        """RFC 7143 11.9.1."""
+        try:
+            message = AsyncMessage.decode(bytes(event.header), b"", bytes(event.data))
+        except ValueError as error:
+            _log.warning("%s sent a malformed asynchronous message: %s", self.url.target, error)
+            return
+        _log.info("%s: asynchronous message, event %d", self.url.target, message.async_event)
+        match message.async_event:
+            case AsyncEvent.LOGOUT_REQUEST | AsyncEvent.NEGOTIATION_REQUEST:
+                # 4 asks for a renegotiation or a logout; ending the session answers both.
+                self._time2wait = float(message.parameter2 or self._time2wait)
+                self.runtime.spawn(self._obey_logout(), f"logout {self.url.target}")
+            case AsyncEvent.CONNECTION_DROP | AsyncEvent.SESSION_DROP:
+                self._time2wait = float(message.parameter2)
+                self.lost(f"asynchronous message {message.async_event}")
+
+    async def _obey_logout(self) -> None:
+        session = self.id
+        with contextlib.suppress(errors.Error, OSError, TimeoutError):
+            await self._logout()
+        if self.id == session:
+            self.lost("the target asked for a logout")
+
+    # ------------------------------------------------------------------ commands
+    async def finish(self, token: int) -> TaskDone:
+        """Waits for a request; after `Timers.timeout` it is aborted and ends with `task.timeout`."""
+        try:
+            async with self.runtime.timeout(self.timers.timeout):
+                return await self.dispatch.finish(token)
+        except TimeoutError:
+            return TaskDone(token, 0, code="task.timeout")
+
+    async def ask(self, lun: int, command: bytes, length: int) -> bytes:
+        """Data-In of a command that can be repeated; DeviceError with its sense when it fails."""
+        attempts = Attempts(self.runtime.now())
+        field = lun_field(lun)
+        while True:
+            await self.ready()
+            done = await self.finish(self.plane.submit(self.id, field, command, None, length))
+            if not done.code and not done.status:
+                return bytes(done.data or b"")
+            verdict, pause = retry_policy.judge(done, attempts, self.runtime.now())
+            if verdict is Verdict.REOPEN:
+                self.lost(done.code)
+            elif verdict is Verdict.FAIL:
+                raise retry_policy.task_error(done, f"LUN {lun}, command {command[0]:02X}h")
+            elif pause:
+                await self.runtime.sleep(pause)
+
+    async def lun_numbers(self) -> list[int]:
+        """The LUNs that the target reports (REPORT LUNS)."""
+        length = 4096
+        while True:
+            raw = await self.ask(0, cdb.ReportLuns(0, length).encode(), length)
+            fields, count = parse_lun_list(raw)
+            if len(fields) >= count or length >= 1 << 20:
+                break
+            length = 8 + 8 * count
+        return sorted(number for field in fields if (number := decode_lun(field)) is not None)
+
+    async def luns(self) -> list[LunInfo]:
+        """Every logical unit with size, block size and identity, by number."""
+        return [await self._describe(number) for number in await self.lun_numbers()]
+
+    async def _describe(self, lun: int) -> LunInfo:
+        standard = await identify.inquiry(self, lun)
+        pages = await identify.supported_pages(self, lun)
+        who = await identify.identity(self, lun, pages)
+        size, block, read_only, problem = 0, 0, False, ""
+        if standard.device_type == DeviceType.BLOCK:
+            try:
+                found = await identify.capacity(self, lun)
+                size, block = found.blocks * found.block_length, found.block_length
+                read_only = await identify.write_protected(self, lun)
+            except errors.DeviceError as error:
+                problem = str(error)
+        return LunInfo(
+            lun, size, block, who.vendor, who.product, who.revision, who.serial, who.name,
+            standard.device_type, read_only, problem,
+        )  # fmt: skip
+
+    async def lun(self, lun: int = 0, read_only: bool = False) -> Lun:
+        """Opens one logical unit. NothingFoundError when there is none, DeviceError when it is no disk or not ready."""
+        return await self.open_lun(lun, read_only, owns_session=False)
+
+    async def open_lun(self, lun: int, read_only: bool, *, owns_session: bool) -> Lun:
+        """`lun`, and whether the session ends with it."""
+        standard = await identify.inquiry(self, lun)
+        if standard.qualifier == 3 or standard.device_type == DeviceType.UNKNOWN:
+            numbers = await self.lun_numbers()
+            raise errors.NothingFoundError(
+                f"there is no LUN {lun} on {self.url.target}", code="device.no-such-lun",
+                evidence=f"LUNs: {', '.join(map(str, numbers)) or 'none'}",
+                next=f"list them with `blockwire ls '{self.url.at(lun=None)}'`",
+            )  # fmt: skip
+        if standard.device_type != DeviceType.BLOCK:
+            raise errors.DeviceError(
+                f"LUN {lun} of {self.url.target} is no disk (peripheral device type {standard.device_type:02X}h)",
+                code="device.not-a-disk", status=0, evidence="INQUIRY",
+            )  # fmt: skip
+        pages = await identify.supported_pages(self, lun)
+        who = await identify.identity(self, lun, pages)
+        geometry = await identify.geometry(self, lun, pages, self.plane.limits().max_transfer)
+        return Lun(self, lun, geometry, who, read_only, owns_session)
+
+    # ------------------------------------------------------------------ closing
+    async def _logout(self) -> None:
+        """Logout with reason 0, "close the session" (RFC 7143 11.14.1)."""
+        request = LogoutRequest(reason=LogoutReason.CLOSE_SESSION, initiator_task_tag=0, cid=0)
+        async with self.runtime.timeout(self.timers.logout):
+            answer = await self.dispatch.answer(self.plane.send_pdu(self.id, None, request.encode()))
+        response = LogoutResponse.decode(bytes(answer.header), b"", bytes(answer.data))
+        if response.response != LogoutResult.SUCCESS:
+            _log.warning("%s answered the logout with %d", self.url.target, response.response)
+
+    async def close(self) -> None:
+        """Logs out and closes; idempotent. A target that does not answer holds it up for `Timers.logout` at most."""
+        was, self.state = self.state, State.CLOSED
+        self._wake.set()
+        try:
+            if was is State.OPEN:
+                await self._end(self.id)
+        finally:
+            self.initiator.forget(self)
+
+    async def _end(self, session: int) -> None:
+        # From here on the loss of the connection is what was asked for.
+        self.dispatch.subscribe(session, lambda event: None)
+        with contextlib.suppress(errors.Error, OSError, TimeoutError, ValueError):
+            await self._logout()
+        self.dispatch.unsubscribe(session)
+        with contextlib.suppress(errors.Error, OSError, TimeoutError):
+            async with self.runtime.timeout(self.timers.logout):
+                await self.dispatch.op(self.plane.close_session(session))

@@ -1,0 +1,110 @@
+"""`blockwire.open`, `connect` and `discover`: the synchronous entrances, on the process's control thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from blockwire.initiator import api
+from blockwire.initiator.blocking import Lun, Session
+from blockwire.initiator.initiator import Initiator
+from blockwire.initiator.options import Timers
+from blockwire.names import Portal, Url
+from blockwire.net import control_thread
+
+if TYPE_CHECKING:
+    from blockwire.initiator.discovery import Target
+
+_default: dict[int, Initiator] = {}
+"""By control thread: a child process of a fork gets its own."""
+_lock = threading.Lock()
+
+
+def _initiator(control: control_thread.ControlThread) -> Initiator:
+    with _lock:
+        found = _default.get(id(control))
+        if found is None:
+
+            async def make() -> Initiator:
+                return Initiator()
+
+            found = control.run(make())
+            _default.clear()
+            _default[id(control)] = found
+            control.at_end(found.close)
+        return found
+
+
+def open(
+    url: str | Url,
+    *,
+    read_only: bool = False,
+    keys: Mapping[str, str] | None = None,
+    initiator_name: str | None = None,
+    timeout: float | None = None,
+    chap_user: str | None = None,
+    chap_secret: str | None = None,
+    mutual_user: str | None = None,
+    mutual_secret: str | None = None,
+    timers: Timers | None = None,
+) -> Lun:
+    """Logs in and opens a LUN: `open("iscsi://host/iqn…/0")`. The session ends with the LUN.
+
+    `keys` are RFC 7143 keys to offer, `timeout` seconds for the login and for one command. Raises `blockwire.Error`:
+    UnreachableError, LoginError, NothingFoundError, DeviceError, UsageError for a bad URL.
+    """
+    parsed = api.parse_url(url)
+    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    control = control_thread.shared()
+    return Lun(control.run(api.open_url(_initiator(control), parsed, how, read_only)), control)
+
+
+def connect(
+    url: str | Url,
+    *,
+    keys: Mapping[str, str] | None = None,
+    initiator_name: str | None = None,
+    timeout: float | None = None,
+    chap_user: str | None = None,
+    chap_secret: str | None = None,
+    mutual_user: str | None = None,
+    mutual_secret: str | None = None,
+    timers: Timers | None = None,
+) -> Session:
+    """Logs in to a target: `connect("iscsi://host/iqn…")`. Raises as `open` does."""
+    parsed = api.parse_url(url)
+    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    control = control_thread.shared()
+    return Session(control.run(_initiator(control).connect(parsed, how)), control)
+
+
+def discover(
+    portal: str | Url | Portal,
+    *,
+    keys: Mapping[str, str] | None = None,
+    initiator_name: str | None = None,
+    timeout: float | None = None,
+    chap_user: str | None = None,
+    chap_secret: str | None = None,
+    mutual_user: str | None = None,
+    mutual_secret: str | None = None,
+) -> list[Target]:
+    """The targets of a portal (SendTargets), with their portals: `discover("host:3260")`. An empty list is no error."""
+    from blockwire.initiator.discovery import discover as ask
+
+    parsed = Url(portal) if isinstance(portal, Portal) else api.parse_url(portal)
+    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, None)
+    control = control_thread.shared()
+    return control.run(ask(_initiator(control), parsed, how))
+
+
+def forget_after_fork() -> None:
+    """The parent's initiator is of no use in a child process."""
+    global _lock  # noqa: PLW0603 - it may have been held at the moment of the fork
+    _lock = threading.Lock()
+    _default.clear()
+
+
+os.register_at_fork(after_in_child=forget_after_fork)
