@@ -114,11 +114,12 @@ class Negotiation:
 
     def offer(self, name: str, text: str) -> Pairs:
         """Propose or declare one key, unless this negotiation had it already."""
-        if name in self._sent or name in self._seen:
+        key = KEYS.get(name)
+        declares = key is not None and key.function is Function.DECLARE  # each side declares for itself
+        if name in self._sent or (name in self._seen and not declares):
             return []
         self._sent.add(name)
-        key = KEYS.get(name)
-        if key is not None and key.function is Function.DECLARE:
+        if key is not None and declares:
             if name == "MaxRecvDataSegmentLength":
                 self._results[f"{self.role}_max_recv_data_segment_length"] = int(key.parse(text))
         else:
@@ -266,7 +267,10 @@ class Negotiation:
         declared = name in self._sent and (key is None or key.function in (Function.DECLARE, Function.SECURITY))
         if declared and (key is None or key.later) and text == NOT_UNDERSTOOD:
             return
-        raise NegotiationError(f"{name}={text} answers nothing", key=name, evidence="RFC 7143 section 6.2")
+        status = LoginStatus.AUTHENTICATION_FAILURE if key is not None and key.security else LoginStatus.INITIATOR_ERROR
+        raise NegotiationError(
+            f"the {self.peer} sent {name}={text}", key=name, login_status=status, evidence="RFC 7143 section 6.2"
+        )
 
     def _answer(self, offers: list[tuple[Key, str]]) -> Pairs:
         """Answers to the peer's proposals; the cross-key rules look at all of them together."""

@@ -43,6 +43,11 @@ class Deframer:
         """How many bytes wait for the rest of their PDU."""
         return len(self._buffer or b"")
 
+    @property
+    def first_byte(self) -> int | None:
+        """The first byte of the PDU that is being received, from which its opcode can be told early."""
+        return self._buffer[0] if self._buffer else None
+
     def take_rest(self) -> bytes:
         """The bytes that were received and belong to no PDU yet; they are gone from here."""
         rest, self._buffer = bytes(self._buffer or b""), None
