@@ -11,7 +11,7 @@ use crate::{Store, filters, stores};
 ///
 /// * `ram`: memory of `create_size` bytes, `path` being a name that may be empty; with `file=PATH` in `extra`, a
 ///   mapping of that file, allocated in full.
-/// * `file` (or no scheme at all): a regular file or a block device, by what `path` is. `extra`: `io=pool|uring`,
+/// * `file` (or no scheme at all): a regular file or a block device, by what `path` is. `extra`: `io=auto|pool|uring`,
 ///   `threads=N`.
 /// * `null`: reads zeros, forgets writes.
 ///
@@ -41,8 +41,5 @@ pub fn open(
             "{other}: is no kind of store here (ram, file, null)"
         ))),
     }?;
-    Ok(makers
-        .into_iter()
-        .rev()
-        .fold(store, |store, maker| maker.apply(store)))
+    Ok(filters::apply_all(store, makers))
 }

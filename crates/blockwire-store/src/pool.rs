@@ -38,7 +38,10 @@ pub(crate) struct Job {
 struct State {
     queue: VecDeque<Job>,
     threads: usize,
+    /// Threads that wait, also those that are woken but have not run yet.
     idle: usize,
+    /// Of those, how many are on their way; saves a system call for every job beyond one per thread.
+    woken: usize,
     closed: bool,
 }
 
@@ -66,6 +69,7 @@ impl Pool {
             queue: VecDeque::new(),
             threads: 0,
             idle: 0,
+            woken: 0,
             closed: false,
         };
         Self {
@@ -81,24 +85,19 @@ impl Pool {
 
     /// Queues a job; never waits for one.
     pub(crate) fn submit(&self, job: Job) {
-        let start = {
-            let mut state = locked(&self.shared.state);
-            if state.queue.capacity() == 0 {
-                state.queue.reserve(QUEUE_ROOM);
-            }
-            state.queue.push_back(job);
-            // An idle thread may already be on its way to an earlier job, hence the comparison with the queue.
-            if state.queue.len() > state.idle && state.threads < self.shared.max_threads {
-                state.threads += 1;
-                true
-            } else {
-                false
-            }
-        };
-        if start {
-            Shared::start_thread(&self.shared)
-        } else {
-            self.shared.wake.notify_one()
+        let mut state = locked(&self.shared.state);
+        if state.queue.capacity() == 0 {
+            state.queue.reserve(QUEUE_ROOM);
+        }
+        state.queue.push_back(job);
+        if state.queue.len() > state.idle && state.threads < self.shared.max_threads {
+            state.threads += 1;
+            drop(state);
+            Shared::start_thread(&self.shared);
+        } else if state.idle > state.woken {
+            state.woken += 1;
+            drop(state);
+            self.shared.wake.notify_one();
         }
     }
 
@@ -180,6 +179,7 @@ impl Shared {
                 .unwrap_or_else(PoisonError::into_inner);
             state = back;
             state.idle -= 1;
+            state.woken = state.woken.saturating_sub(1);
             if waited.timed_out() && state.queue.is_empty() {
                 break;
             }

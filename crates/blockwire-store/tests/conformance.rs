@@ -90,13 +90,13 @@ fn file_with_one_thread() {
 }
 
 #[test]
-fn file_direct() {
+fn file_direct_through_the_pool() {
     file_passes(
         &OpenOptions {
             direct: true,
             ..OpenOptions::default()
         },
-        &[],
+        &[("io", "pool")],
     );
 }
 

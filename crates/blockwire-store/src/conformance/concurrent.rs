@@ -181,14 +181,11 @@ fn on_threads(
         let threads: Vec<_> = (0..4)
             .map(|number| scope.spawn(move || work(store, number)))
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err("a thread panicked".into()))
-            })
-            .collect()
+        threads.into_iter().try_for_each(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err("a thread panicked".into()))
+        })
     })
 }
 

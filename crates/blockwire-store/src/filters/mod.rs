@@ -45,6 +45,25 @@ impl Maker {
     }
 }
 
+/// Puts filters before any store, the first outermost; for stores that were not made by [`crate::open`].
+///
+/// # Errors
+/// An unknown filter or parameter ([`crate::ErrorKind::Invalid`]).
+pub fn stack(store: Arc<dyn Store>, specs: &[FilterSpec]) -> Result<Arc<dyn Store>, StoreError> {
+    let makers = specs
+        .iter()
+        .map(Maker::new)
+        .collect::<Result<Vec<_>, _>>()?;
+    Ok(apply_all(store, makers))
+}
+
+pub(crate) fn apply_all(store: Arc<dyn Store>, makers: Vec<Maker>) -> Arc<dyn Store> {
+    makers
+        .into_iter()
+        .rev()
+        .fold(store, |store, maker| maker.apply(store))
+}
+
 /// The capabilities of a store whose memory must not be read past the filter.
 fn without_mapping(store: &dyn Store) -> Capabilities {
     Capabilities {

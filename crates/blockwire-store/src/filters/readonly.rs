@@ -44,10 +44,10 @@ impl Store for ReadOnly {
     }
 
     fn submit(&self, op: Op, token: u64, sink: &Arc<dyn CompletionSink>) -> Submitted {
-        if op.changes() {
-            if let Err(error) = check_op(&op, self.geometry().size, &self.capabilities()) {
-                return Submitted::Done(Err(error));
-            }
+        if op.changes()
+            && let Err(error) = check_op(&op, self.geometry().size, &self.capabilities())
+        {
+            return Submitted::Done(Err(error));
         }
         self.inner.submit(op, token, sink)
     }

@@ -246,7 +246,7 @@ fn check_multiple(what: &str, size: u64, block_size: u32) -> Result<(), StoreErr
             "{what}: a block size of {block_size} is not a power of two from 512 on"
         )));
     }
-    if size == 0 || size % u64::from(block_size) != 0 || i64::try_from(size).is_err() {
+    if size == 0 || !size.is_multiple_of(u64::from(block_size)) || i64::try_from(size).is_err() {
         return Err(invalid(format!(
             "{what}: a size of {size} bytes is no positive multiple of {block_size}-byte blocks"
         )));

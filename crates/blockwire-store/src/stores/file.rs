@@ -33,7 +33,16 @@ struct FileStore {
     identity: StoreIdentity,
 }
 
-/// Opens or creates; `extra`: `io=pool|uring` (default pool), `threads=N`.
+/// Who carries operations out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Pool,
+    /// Where the system allows it; measured to be worth it with `direct` only.
+    RingIfPossible,
+    Ring,
+}
+
+/// Opens or creates; `extra`: `io=auto|pool|uring` (auto: uring with `direct` where allowed, else pool), `threads=N`.
 pub(crate) fn open(
     path: &str,
     options: &OpenOptions,
@@ -46,12 +55,13 @@ pub(crate) fn open(
             "file: threads={threads} is not between 1 and 64"
         )));
     }
-    let wants_ring = match params.text("io").unwrap_or("pool") {
-        "pool" => false,
-        "uring" => true,
+    let way = match params.text("io").unwrap_or("auto") {
+        "auto" if options.direct => Way::RingIfPossible,
+        "auto" | "pool" => Way::Pool,
+        "uring" => Way::Ring,
         other => {
             return Err(invalid(format!(
-                "file: io={other} is neither pool nor uring"
+                "file: io={other} is none of auto, pool, uring"
             )));
         }
     };
@@ -59,7 +69,7 @@ pub(crate) fn open(
     let shown = backing.path.display().to_string();
     // What `undo` would need is moved into the store, so remember it here.
     let created = backing.created.then(|| backing.path.clone());
-    build(backing, options, threads, wants_ring).map_err(|error| {
+    build(backing, options, threads, way).map_err(|error| {
         if let Some(path) = created {
             let _ = std::fs::remove_file(path);
         }
@@ -71,7 +81,7 @@ fn build(
     backing: Backing,
     options: &OpenOptions,
     threads: usize,
-    wants_ring: bool,
+    way: Way,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let direct = if options.direct {
         let opened = StdOpenOptions::new()
@@ -100,16 +110,16 @@ fn build(
             let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
             sys::fallocate(&backing.file, mode, backing.size, 4096).is_ok()
         };
-    let ring = if wants_ring {
-        Some(Ring::start().map_err(|errno| {
+    let ring = match (way, (way != Way::Pool).then(Ring::start)) {
+        (_, Some(Ok(ring))) => Some(ring),
+        (Way::Ring, Some(Err(errno))) => {
             let text = "io_uring is not allowed or not complete here (leave out io=uring)";
-            StoreError {
+            return Err(StoreError {
                 kind: ErrorKind::Unsupported,
                 ..StoreError::from_errno(errno, text)
-            }
-        })?)
-    } else {
-        None
+            });
+        }
+        _ => None,
     };
     let open = OpenFile {
         // A direct read with RWF_NOWAIT would still wait for the device.
@@ -164,23 +174,19 @@ fn probe_nowait(backing: &Backing) -> bool {
 }
 
 impl FileStore {
-    /// Tries a read without waiting. `Err` gives back what remains to be read.
-    fn read_now(&self, offset: u64, mut dst: IoVecs) -> Result<(), (u64, IoVecs)> {
+    /// Reads what is cached without waiting and moves `offset` and `dst` on to what remains.
+    fn read_now(&self, offset: &mut u64, dst: &mut IoVecs) {
         if dst.len() > INLINE_READ || !self.open.nowait.load(Ordering::Relaxed) {
-            return Err((offset, dst));
+            return;
         }
-        match sys::read_at(&self.open.file, dst.as_slice(), offset, libc::RWF_NOWAIT) {
-            Ok(count) if count == dst.len() => Ok(()),
+        match sys::read_at(&self.open.file, dst.as_slice(), *offset, libc::RWF_NOWAIT) {
             Ok(count) => {
                 dst.advance(count);
-                Err((offset + count as u64, dst))
+                *offset += count as u64;
             }
-            Err(libc::EOPNOTSUPP) => {
-                self.open.nowait.store(false, Ordering::Relaxed);
-                Err((offset, dst))
-            }
+            Err(libc::EOPNOTSUPP) => self.open.nowait.store(false, Ordering::Relaxed),
             // Not cached (EAGAIN), or an error that the pool will meet again and report.
-            Err(_) => Err((offset, dst)),
+            Err(_) => {}
         }
     }
 }
@@ -206,7 +212,7 @@ impl Store for FileStore {
         self.identity.clone()
     }
 
-    fn submit(&self, mut op: Op, token: u64, sink: &Arc<dyn CompletionSink>) -> Submitted {
+    fn submit(&self, op: Op, token: u64, sink: &Arc<dyn CompletionSink>) -> Submitted {
         if let Err(error) = check_op(
             &op,
             self.open.size.load(Ordering::Acquire),
@@ -214,17 +220,14 @@ impl Store for FileStore {
         ) {
             return Submitted::Done(Err(error));
         }
-        op = match op {
-            Op::Read { offset, dst } => match self.read_now(offset, dst) {
-                Ok(()) => return Submitted::Done(Ok(())),
-                Err((offset, dst)) => Op::Read { offset, dst },
-            },
-            Op::Flush if self.capabilities.read_only => return Submitted::Done(Ok(())),
-            other if other.range().is_some_and(|(_, len)| len == 0) => {
-                return Submitted::Done(Ok(()));
-            }
-            other => other,
-        };
+        let mut op = op;
+        if let Op::Read { offset, dst } = &mut op {
+            self.read_now(offset, dst);
+        }
+        let nothing_left = op.range().is_some_and(|(_, len)| len == 0);
+        if nothing_left || matches!(op, Op::Flush) && self.capabilities.read_only {
+            return Submitted::Done(Ok(()));
+        }
         match &self.ring {
             Some(ring) if Ring::takes(&self.open, &op) => {
                 let (open, pool) = (self.open.clone(), self.pool.clone());

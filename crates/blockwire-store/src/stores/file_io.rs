@@ -194,7 +194,7 @@ impl OpenFile {
                     offset += count as u64;
                 }
                 Err(libc::EOPNOTSUPP | libc::ENOSYS) if durable => {
-                    self.dsync.store(false, Ordering::Relaxed)
+                    self.dsync.store(false, Ordering::Relaxed);
                 }
                 Err(errno) => return Err(self.write_failed(errno, offset, durable)),
             }
@@ -261,7 +261,7 @@ impl OpenFile {
             Ok(()) => {}
             // A device may take it back at any time, and EBUSY is what pages pinned by somebody else give.
             Err(libc::EOPNOTSUPP | libc::EINVAL | libc::EBUSY) => {
-                self.write_zeros(first, last - first)?
+                self.write_zeros(first, last - first)?;
             }
             Err(errno) => {
                 return Err(StoreError::from_errno(errno, "freeing space failed").at(first));
@@ -284,7 +284,7 @@ impl OpenFile {
             match sys::fallocate(&self.file, ZERO, offset, len) {
                 Ok(()) => return Ok(()),
                 Err(libc::EOPNOTSUPP | libc::ENOSYS) => {
-                    self.zero_range.store(false, Ordering::Relaxed)
+                    self.zero_range.store(false, Ordering::Relaxed);
                 }
                 Err(libc::EINVAL | libc::EBUSY) => {}
                 Err(errno) => {

@@ -65,7 +65,7 @@ impl Ring {
     /// Makes a ring that can do what we ask of it, with its thread.
     pub(crate) fn start() -> Result<Self, Errno> {
         let number = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::ENOSYS);
-        let ring = IoUring::builder()
+        let mut ring: IoUring = IoUring::builder()
             .dontfork()
             .build(DEPTH as u32 * 2)
             .map_err(number)?;
@@ -80,6 +80,14 @@ impl Ring {
             opcode::Read::CODE,
         ];
         if !needed.iter().all(|code| probe.is_supported(*code)) {
+            return Err(libc::ENOSYS);
+        }
+        // A filter of system calls may allow to make a ring and not to enter it.
+        // SAFETY: a request without any memory.
+        unsafe { ring.submission().push(&opcode::Nop::new().build()) }.map_err(|_| libc::EBUSY)?;
+        ring.submit_and_wait(1).map_err(number)?;
+        let answer = ring.completion().next();
+        if answer.is_none_or(|entry| entry.result() != 0) {
             return Err(libc::ENOSYS);
         }
         // SAFETY: no pointers involved.
@@ -119,10 +127,10 @@ impl Ring {
                 src: pieces,
                 ..
             } => {
-                let durable = matches!(op, Op::Write { fua: true, .. });
+                let plain = !matches!(op, Op::Write { fua: true, .. });
                 pieces.as_slice().len() <= MAX_PIECES
                     && open.path(*offset, pieces.as_slice(), pieces.len()) != Path::Bounced
-                    && !(durable && !open.dsync.load(Ordering::Relaxed))
+                    && (plain || open.dsync.load(Ordering::Relaxed))
             }
             Op::Flush => true,
             _ => false,
