@@ -34,9 +34,9 @@ check: build ## before every commit: lint, types, unit and cargo tests, no peers
 	$(CARGO_TEST)
 	$(BIN)/python -m pytest -q -m "not interop and not slow and not soak" $(PYTEST_ARGS)
 
-build: .venv/.native ## the native module, optimised, into .venv
+build: toolchain .venv/.native ## the native module, optimised, into .venv
 
-wheel: .venv/.locked toolchain ## an abi3 wheel into dist/
+wheel: toolchain .venv/.locked ## an abi3 wheel into dist/
 	$(BIN)/maturin build --release --locked --quiet --out dist
 
 bench: build ## speed beside the raw loopback ceiling and the peers (BENCH_ARGS=--quick for short cells)
