@@ -37,7 +37,7 @@ check: build ## before every commit: lint, types, unit and cargo tests, no peers
 build: toolchain .venv/.native ## the native module, optimised, into .venv
 
 wheel: toolchain .venv/.locked ## an abi3 wheel into dist/
-	$(BIN)/maturin build --release --locked --quiet --out dist
+	$(BIN)/maturin build --release --locked --strip --quiet --out dist
 
 bench: build ## speed beside the raw loopback ceiling and the peers (BENCH_ARGS=--quick for short cells)
 	@scripts/peers --best-effort

@@ -31,7 +31,18 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = str(maturin) if maturin.exists() else shutil.which("maturin")
     assert program, "maturin is part of the locked environment: make build"
     out = tmp_path_factory.mktemp("dist")
-    run(program, "build", "--release", "--locked", "--quiet", "--out", str(out), "--interpreter", sys.executable)
+    run(
+        program,
+        "build",
+        "--release",
+        "--locked",
+        "--strip",
+        "--quiet",
+        "--out",
+        str(out),
+        "--interpreter",
+        sys.executable,
+    )
     (built,) = out.glob("*.whl")
     return built
 
