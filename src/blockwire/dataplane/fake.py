@@ -72,6 +72,7 @@ class FakePlane:
         self.op_failures: dict[str, api.Failure] = {}
         """Name of a call -> the failure its next operation ends with."""
         self.abort_report = api.AbortReport(affected=(), found=True, complete=True)
+        self.lost: set[api.SessionId] = set()
         self.closed = False
         self._ids = itertools.count(1)
         self._events: deque[api.Event] = deque()
@@ -96,6 +97,7 @@ class FakePlane:
 
     def lose(self, session: api.SessionId, code: str = "closed-by-peer") -> None:
         """The connection of `session` is lost: its requests end with `session.lost`, then `ConnectionLost` is seen."""
+        self.lost.add(session)
         with self._changed:
             for token, flight in list(self._flights.items()):
                 if flight.request.session == session:
@@ -314,7 +316,7 @@ class FakePlane:
         if self.closed:
             raise RuntimeError("plane.closed")
         self._flights[request.token] = _Flight(request, queue, buffer)
-        if request.session not in self.sessions:
+        if request.session not in self.sessions or request.session in self.lost:
             done: api.TaskDone | None = api.TaskDone(request.token, 0, code="session.lost")
         else:
             done = self.on_request(request)

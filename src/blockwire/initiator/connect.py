@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blockwire import errors
+from blockwire.auth import MD5_ONLY, Account, InitiatorCredentials, Secret
 from blockwire.dataplane.api import ConnectionHandoff, Digest, Limits, Role, SessionSpec
 from blockwire.initiator.options import Options
-from blockwire.names import Portal, Url
+from blockwire.login.initiator import InitiatorLogin, LoginPlan
+from blockwire.login.result import LoginDone, LoginFailed, LoginLimits, LoginResult
+from blockwire.names import Isid, Portal, Url, parse_target_address
 from blockwire.negotiate.parameters import Parameters
+from blockwire.negotiate.preferences import Preferences
 
 if TYPE_CHECKING:
     from blockwire.net.runtime import Runtime, Transport
@@ -33,6 +39,8 @@ class LoggedIn:
     exp_stat_sn: int
     over_read: bytes
     options: Options
+    home: Portal | None = None
+    """Where the next login begins; another than before when the target moved for good."""
 
     def handoff(self) -> ConnectionHandoff:
         """Gives the transport away: call it once."""
@@ -107,8 +115,151 @@ async def dial(runtime: Runtime, portal: Portal, timeout: float) -> Transport:  
         ) from error
 
 
+def preferences(limits: Limits, options: Options) -> Preferences:
+    """The keys to offer: the defaults, what the caller set, and never more than the plane can serve."""
+    if Digest.CRC32C not in limits.digests:
+        for name in ("HeaderDigest", "DataDigest"):
+            if "CRC32C" in options.keys.get(name, ""):
+                raise errors.ConfigurationError(f"{name}: this data plane has no CRC32C", code="configuration.key")
+    return Preferences.of(
+        "initiator",
+        options.keys,
+        {
+            "MaxRecvDataSegmentLength": limits.max_recv_data_segment_length,
+            "MaxBurstLength": limits.max_burst_length,
+            "FirstBurstLength": limits.first_burst_length,
+            "MaxOutstandingR2T": limits.max_outstanding_r2t,
+            "MaxConnections": limits.max_connections,
+            "ErrorRecoveryLevel": limits.error_recovery_level,
+        },
+    )
+
+
+def credentials(options: Options) -> InitiatorCredentials | None:
+    """The CHAP accounts of `options`; None without a user."""
+    if not options.chap_user:
+        return None
+    target = None
+    if options.mutual_user or options.mutual_secret:
+        target = Account(options.mutual_user, Secret.from_text(options.mutual_secret))
+    return InitiatorCredentials(Account(options.chap_user, Secret.from_text(options.chap_secret)), target)
+
+
+async def drive(runtime: Runtime, machine: InitiatorLogin, transport: Transport) -> LoginResult | LoginFailed:
+    """Carries bytes between the login machine and the transport until the login has ended."""
+    machine.start(runtime.now())
+    while True:
+        data = machine.poll_transmit()
+        if data:
+            # What the target said before it closed is worth more than the broken pipe: read on.
+            with contextlib.suppress(OSError):
+                await transport.send(data)
+        event = machine.poll_event()
+        if isinstance(event, LoginDone):
+            return event.result
+        if isinstance(event, LoginFailed):
+            return event
+        if event is not None:
+            continue
+        deadline = machine.deadline
+        try:
+            async with runtime.timeout(None if deadline is None else max(0.0, deadline - runtime.now())):
+                received = await transport.recv(65536)
+        except TimeoutError:
+            machine.handle_timeout(max(runtime.now(), deadline or 0.0))
+        except OSError:
+            machine.handle_eof(runtime.now())
+        else:
+            if received:
+                machine.handle_bytes(received, runtime.now())
+            else:
+                machine.handle_eof(runtime.now())
+
+
+async def attempt(
+    runtime: Runtime, portal: Portal, plan: LoginPlan, options: Options
+) -> tuple[Transport, LoginResult | LoginFailed]:
+    """One connection and one login on it; the transport is closed when the login failed."""
+    seconds = options.timers.timeout
+    transport = await dial(runtime, portal, seconds)
+    try:
+        machine = InitiatorLogin(plan, secrets.token_bytes, limits=LoginLimits(seconds=seconds))
+        outcome = await drive(runtime, machine, transport)
+    except BaseException:
+        transport.close()
+        raise
+    if isinstance(outcome, LoginFailed):
+        transport.close()
+    return transport, outcome
+
+
+async def log_in_anywhere(
+    runtime: Runtime, portal: Portal, plan: LoginPlan, options: Options
+) -> tuple[Transport, Portal, LoginResult, Portal]:
+    """Logs in at `portal` or where redirects lead. Gives transport, portal, result, and where to begin next time.
+
+    A target that moved for good is looked for at its new place from now on; one that moved for a while is not
+    (RFC 7143 11.13.5).
+    """
+    home, seen = portal, {portal}
+    for_good = True
+    while True:
+        transport, outcome = await attempt(runtime, portal, plan, options)
+        if isinstance(outcome, LoginResult):
+            return transport, portal, outcome, home
+        error = outcome.error
+        if outcome.retry_with_md5 and plan.algorithms != MD5_ONLY:
+            _log.info("%s takes none of our CHAP algorithms; trying MD5 alone", portal)
+            plan = replace(plan, algorithms=MD5_ONLY)
+            continue
+        if not isinstance(error, errors.RedirectError):
+            error.evidence = error.evidence or f"{plan.target_name or 'discovery'} at {portal}"
+            raise error
+        following = redirect_portal(error, portal)
+        if following in seen or len(seen) > MAX_REDIRECTS:
+            raise errors.LoginError(
+                error.status_class, error.status_detail, "the redirects of the target lead in a circle",
+                code="login.redirect-loop", evidence=f"{' -> '.join(map(str, (*seen, following)))}",
+                next="correct the target's redirection",
+            ) from error  # fmt: skip
+        _log.info("%s sends us to %s", portal, following)
+        seen.add(following)
+        for_good = for_good and error.permanent
+        portal = following
+        if for_good:
+            home = portal
+
+
+def redirect_portal(error: errors.RedirectError, portal: Portal) -> Portal:
+    """Where a redirect leads: the first address that can be read."""
+    for address in error.addresses:
+        try:
+            return parse_target_address(address)[0]
+        except ValueError as fault:
+            _log.warning("%s redirects to %r: %s", portal, address, fault)
+    raise errors.LoginError(
+        error.status_class, error.status_detail, f"{portal} redirects to no address that can be used",
+        evidence=" ".join(error.addresses) or "no TargetAddress", next="correct the target's redirection",
+    ) from error  # fmt: skip
+
+
 async def log_in(
     runtime: Runtime, limits: Limits, url: Url, options: Options, *, initiator_name: str, isid: bytes
 ) -> LoggedIn:
-    """Logs in to `url.target`, at the portal of `url` or where that sends us."""
-    raise NotImplementedError
+    """Logs in to `url.target` (a new session, or a reinstatement of the one with this ISID)."""
+    plan = LoginPlan(
+        initiator_name=initiator_name,
+        isid=Isid.from_bytes(isid),
+        target_name=url.target,
+        preferences=preferences(limits, options),
+        credentials=credentials(options),
+    )
+    transport, portal, result, home = await log_in_anywhere(runtime, url.portal, plan, options)
+    spec = session_spec(
+        result.parameters, initiator_name=initiator_name, target_name=url.target, isid=isid, tsih=result.tsih,
+        portal_group_tag=result.portal_group_tag or 0, cmd_sn=result.cmd_sn, exp_cmd_sn=result.cmd_sn,
+        max_cmd_sn=result.max_cmd_sn,
+    )  # fmt: skip
+    return LoggedIn(
+        transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options, home
+    )

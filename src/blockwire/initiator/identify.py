@@ -97,7 +97,7 @@ async def capacity(session: Asks, lun: int) -> Capacity16:
 async def write_protected(session: Asks, lun: int) -> bool:
     """The WP bit of the mode parameter header (SBC-3 6.4.1); False from a device without mode pages."""
     try:
-        raw = await session.ask(lun, cdb.ModeSense6(0x3F, 0, 252).encode(), 252)
+        raw = await session.ask(lun, cdb.ModeSense6(page_code=0x3F, allocation_length=252).encode(), 252)
         return len(raw) > 2 and bool(raw[2] & 0x80)
     except DeviceError:
         return False

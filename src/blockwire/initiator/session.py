@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import enum
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
@@ -122,6 +123,8 @@ class Session:
             raise
         self.id = session
         self._logged_in = found
+        if found.home is not None and found.home != self.url.portal:
+            self.url = replace(self.url, portal=found.home)
         self._time2wait = float(found.parameters.default_time2wait)
         self._error = None
         self.state = State.OPEN
