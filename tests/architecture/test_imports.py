@@ -126,6 +126,7 @@ KEPT = [
     ("blockwire.login.machine", "from blockwire.wire import login\nfrom blockwire.negotiate import engine"),
     ("blockwire.dataplane.native", "from blockwire import _native"),
     ("blockwire.qualify.sweep", "from blockwire.initiator import session"),
+    ("blockwire.initiator.session", "import asyncio\nasync def f():\n    await asyncio.sleep(0)"),
     ("blockwire.cli.serve", "import time, click\nfrom blockwire import target, initiator"),
     ("blockwire.initiator.session", "import asyncio\nfrom blockwire.dataplane import api"),
 ]

@@ -3,6 +3,8 @@
 //! Bytes of headers and the time come in; headers to send, places of payload and events come out. Payload is named by
 //! the task it belongs to and its offset in the task's transfer; whoever drives this crate moves it.
 
+#![forbid(unsafe_code)]
+
 pub mod endpoint;
 pub mod fence;
 pub mod initiator;
