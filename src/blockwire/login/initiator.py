@@ -322,6 +322,7 @@ class InitiatorLogin(LoginMachine):
             action=action,
             portal_group_tag=None if tag is None else int(tag),
             cmd_sn=plan.cmd_sn,
+            exp_cmd_sn=response.exp_cmd_sn,
             max_cmd_sn=response.max_cmd_sn,
             stat_sn=serial.add(response.stat_sn, 1),
             over_read=self._deframer.take_rest(),

@@ -40,6 +40,8 @@ class LoginResult:
     """TargetPortalGroupTag (13.9); ``None`` if the target did not say."""
     cmd_sn: int
     """The CmdSN of the first non-immediate command: the initiator's next, the target's ExpCmdSN."""
+    exp_cmd_sn: int
+    """ExpCmdSN as the target gave it in the last Login Response."""
     max_cmd_sn: int
     stat_sn: int
     """The StatSN of the next response: the target's next, the initiator's ExpStatSN."""

@@ -119,6 +119,7 @@ class TargetLogin(LoginMachine):
             action=admission.action,
             portal_group_tag=self._reception.portal_group_tag,
             cmd_sn=exp_cmd_sn,
+            exp_cmd_sn=exp_cmd_sn,
             max_cmd_sn=max_cmd_sn,
             stat_sn=self._stat_sn,
             over_read=self._deframer.take_rest(),
