@@ -1,7 +1,7 @@
 //! Measures ways of doing I/O on a store: keeps a number of operations in flight from one thread, the way a reactor
 //! does (submit, wait on an eventfd, drain), and prints operations per second and CPU time per operation.
 //!
-//! `cargo run --release -p blockwire-store --example file_io -- PATH [SECONDS]` (PATH is created with 1 GiB).
+//! `cargo run --release -p blockwire-store --example file_io -- PATH [SECONDS [LOAD]]` (PATH is created with 1 GiB).
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -240,7 +240,9 @@ fn main() {
         ("pool 8 direct", true, &[("io", "pool")]),
         ("uring direct", true, &[("io", "uring")]),
     ];
-    for load in &loads {
+    // A third argument picks the loads whose name has it.
+    let only = arguments.next().unwrap_or_default();
+    for load in loads.iter().filter(|load| load.name.contains(&only)) {
         for (name, direct, extra) in ways {
             let extra = extra
                 .iter()

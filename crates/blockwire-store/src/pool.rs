@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ struct Shared {
     state: Mutex<State>,
     wake: Condvar,
     deliveries: Deliveries,
+    /// Threads between the end of an operation and their next look at the queue.
+    finishing: AtomicUsize,
     name: &'static str,
     max_threads: usize,
 }
@@ -77,6 +80,7 @@ impl Pool {
                 state: Mutex::new(state),
                 wake: Condvar::new(),
                 deliveries: Deliveries::default(),
+                finishing: AtomicUsize::new(0),
                 name,
                 max_threads: max_threads.max(1),
             }),
@@ -90,7 +94,10 @@ impl Pool {
             state.queue.reserve(QUEUE_ROOM);
         }
         state.queue.push_back(job);
-        if state.queue.len() > state.idle && state.threads < self.shared.max_threads {
+        // Who is delivering a completion comes back for the next job. Without counting it, a caller that answers
+        // each completion with one submission would have the maximum of threads started for a depth of one.
+        let soon = state.idle + self.shared.finishing.load(Ordering::SeqCst);
+        if state.queue.len() > soon && state.threads < self.shared.max_threads {
             state.threads += 1;
             drop(state);
             Shared::start_thread(&self.shared);
@@ -165,8 +172,10 @@ impl Shared {
                     });
                 // Before the completion: who then drops the store closes its file (and its lock) there and then.
                 drop(target);
+                self.finishing.fetch_add(1, Ordering::SeqCst);
                 self.deliveries.deliver(sink, token, outcome);
                 state = locked(&self.state);
+                self.finishing.fetch_sub(1, Ordering::SeqCst);
                 continue;
             }
             if state.closed {
@@ -252,7 +261,6 @@ pub(crate) fn send(deliveries: &mut Vec<Delivery>, batch: &mut Vec<(u64, Outcome
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::time::Instant;
 
@@ -323,6 +331,20 @@ mod tests {
         let mut seen = sink.0.lock().unwrap().clone();
         seen.sort_unstable();
         assert_eq!(seen, (0..500).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn one_at_a_time_needs_one_thread_or_two() {
+        let (leave, gate) = mpsc::channel();
+        let target = Arc::new(Gate(Mutex::new(gate), AtomicUsize::new(0)));
+        let sink = Collect::new(Duration::ZERO);
+        let pool = Pool::new("test", 8);
+        for token in 0..200 {
+            leave.send(()).unwrap();
+            pool.submit(job(&target, Op::Flush, token, &sink));
+            sink.wait_for(token as usize + 1);
+        }
+        assert!(pool.threads() <= 2, "{} threads", pool.threads());
     }
 
     #[test]

@@ -184,7 +184,7 @@ fn check_does_not_judge_what_overlapped() {
     let store = stack(held, &[filter("check", &[])]).unwrap();
     let sink = Arc::new(Collect::default());
     let dynamic: Arc<dyn CompletionSink> = sink.clone();
-    let mut buffers = vec![vec![1u8; 512], vec![2; 512], vec![0; 512], vec![0; 512]];
+    let mut buffers = [vec![1u8; 512], vec![2; 512], vec![0; 512], vec![0; 512]];
     let ops: Vec<Op> = buffers
         .iter_mut()
         .enumerate()
