@@ -73,13 +73,11 @@ impl MemoryEnd {
     }
 
     /// The pipe towards this end, to set faults.
-    #[must_use]
     pub fn incoming(&self) -> MutexGuard<'_, Pipe> {
         lock(&self.incoming)
     }
 
     /// The pipe away from this end, to set faults.
-    #[must_use]
     pub fn outgoing(&self) -> MutexGuard<'_, Pipe> {
         lock(&self.outgoing)
     }

@@ -14,7 +14,7 @@ use crate::transport::Transport;
 /// Payload rests of at least this many bytes are received straight into their task's memory.
 const DIRECT_AT_LEAST: u32 = 1024;
 /// Parts of a task's memory that one system call fills.
-const DIRECT_PARTS: usize = 16;
+pub(crate) const DIRECT_PARTS: usize = 16;
 
 /// A role as the receive loop needs it.
 pub trait Role {
@@ -106,18 +106,10 @@ pub fn receive<R: Role>(role: &mut R, conn: ConnIndex, state: &mut ReceiveState,
             Err(error) => return Received::Failed(error),
         };
         taken += n;
-        cx.counters.bytes_received += n as u64;
-        let placed = n.min(direct as usize);
-        if placed > 0
-            && let Err(fatal) = account_direct(role, conn, state, &parts[..count], placed, cx)
-        {
-            return Received::Fatal(fatal);
-        }
-        // The slice is cut free of `cx` so that PDUs can be taken while counters move.
-        let rest = n - placed;
-        // SAFETY: `rest` bytes of the buffer were just filled, and `cx.buffer` is not touched until `cut` is back.
-        let bytes = unsafe { std::slice::from_raw_parts(cx.buffer.as_ptr(), rest) };
-        if let Err(fatal) = cut(role, conn, state, bytes, cx.counters, cx.now) {
+        // SAFETY: at most `n` bytes of the buffer were just filled, and `cx.buffer` is not touched until `take_in` is back;
+        // the slice is cut free of `cx` so that counters can move meanwhile.
+        let bytes = unsafe { std::slice::from_raw_parts(cx.buffer.as_ptr(), n.saturating_sub(direct as usize)) };
+        if let Err(fatal) = take_in(role, conn, state, &parts[..count], n, bytes, cx.counters, cx.now) {
             return Received::Fatal(fatal);
         }
         if n < asked {
@@ -139,8 +131,24 @@ pub fn feed<R: Role>(
     cut(role, conn, state, bytes, counters, now)
 }
 
-/// The rest of a large data segment as parts to receive into, in front of the receive buffer.
-fn direct_parts<R: Role>(
+/// Takes in the `n` bytes that one receive call filled: first `direct` (the parts of `direct_parts`), the rest in `buffer`.
+///
+/// # Errors
+/// The connection has to be dropped.
+pub(crate) fn take_in<R: Role>(
+    role: &mut R, conn: ConnIndex, state: &mut ReceiveState, direct: &[Part], n: usize, buffer: &[u8],
+    counters: &mut Counters, now: Nanos,
+) -> Result<(), Fatal> {
+    counters.bytes_received += n as u64;
+    let placed = n - buffer.len();
+    if placed > 0 {
+        account_direct(role, conn, state, direct, placed, counters, now)?;
+    }
+    cut(role, conn, state, buffer, counters, now)
+}
+
+/// The rest of a large data segment as parts to receive into, in front of the receive buffer: how many, how many bytes.
+pub(crate) fn direct_parts<R: Role>(
     role: &mut R, conn: ConnIndex, state: &ReceiveState, parts: &mut [Part; DIRECT_PARTS + 1],
 ) -> (usize, u32) {
     let rest = role.endpoint().deframer(conn).data_remaining();
@@ -165,7 +173,8 @@ fn direct_parts<R: Role>(
 }
 
 fn account_direct<R: Role>(
-    role: &mut R, conn: ConnIndex, state: &mut ReceiveState, parts: &[Part], placed: usize, cx: &mut ReceiveContext<'_>,
+    role: &mut R, conn: ConnIndex, state: &mut ReceiveState, parts: &[Part], placed: usize,
+    counters: &mut Counters, now: Nanos,
 ) -> Result<(), Fatal> {
     let deframer = role.endpoint().deframer(conn);
     let mut crc = deframer.data_crc();
@@ -181,10 +190,10 @@ fn account_direct<R: Role>(
             }
         }
     }
-    cx.counters.bytes_placed_directly += placed as u64;
+    counters.bytes_placed_directly += placed as u64;
     state.moved += placed as u32;
     if deframer.data_moved(placed as u32, crc) {
-        complete(role, conn, state, true, cx.counters, cx.now)?;
+        complete(role, conn, state, true, counters, now)?;
     }
     Ok(())
 }

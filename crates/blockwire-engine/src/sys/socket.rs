@@ -95,7 +95,7 @@ pub unsafe fn send(fd: RawFd, parts: &[Part]) -> io::Result<usize> {
 }
 
 fn set_option<T>(fd: RawFd, level: i32, name: i32, value: &T) -> io::Result<()> {
-    let len = std::mem::size_of::<T>() as libc::socklen_t;
+    let len = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` is `len` readable bytes.
     check(unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), len) })?;
     Ok(())
@@ -158,6 +158,36 @@ pub fn poll(fd: RawFd, readable: bool, writable: bool, timeout_ms: i32) -> io::R
     Ok((bad || entry.revents & libc::POLLIN != 0, bad || entry.revents & libc::POLLOUT != 0))
 }
 
+/// One descriptor of `poll_many`. Layout of `struct pollfd`.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct PollEntry(libc::pollfd);
+
+impl PollEntry {
+    #[must_use]
+    pub fn new(fd: RawFd, readable: bool, writable: bool) -> Self {
+        let events = if readable { libc::POLLIN } else { 0 } | if writable { libc::POLLOUT } else { 0 };
+        Self(libc::pollfd { fd, events, revents: 0 })
+    }
+
+    /// Input, an error or the end of the stream is there.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.0.revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0
+    }
+}
+
+/// Waits until one of `entries` is ready or `timeout` passed (rounded up to milliseconds).
+///
+/// # Errors
+/// The system's; `Interrupted` when a signal came.
+pub fn poll_many(entries: &mut [PollEntry], timeout: Duration) -> io::Result<()> {
+    let ms = i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+    // SAFETY: an array of pollfd of that length.
+    check(unsafe { libc::poll(entries.as_mut_ptr().cast(), entries.len() as libc::nfds_t, ms) })?;
+    Ok(())
+}
+
 /// What `ss -ti` shows and the statistics carry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
@@ -174,7 +204,7 @@ pub struct TcpInfo {
 pub fn tcp_info(fd: RawFd) -> Option<TcpInfo> {
     // SAFETY: tcp_info is plain data.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
-    let mut len = std::mem::size_of::<libc::tcp_info>() as libc::socklen_t;
+    let mut len = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `len` bytes.
     let result =
         unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut info).cast(), &raw mut len) };
