@@ -12,7 +12,7 @@ CARGO_TEST := cargo test --workspace --exclude blockwire-py --locked --quiet
 NATIVE_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check build wheel bench peers lock format clean toolchain soak
+.PHONY: help demo test check build wheel bench peers lock format clean toolchain
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -46,9 +46,6 @@ bench: build ## speed beside the raw loopback ceiling and the peers (BENCH_ARGS=
 
 peers: ## install the foreign peers of the interop tests (Debian packages), or say what is missing
 	@scripts/peers
-
-soak: build ## the tests that take minutes
-	$(BIN)/python -m pytest -q -m soak --timeout 3600 $(PYTEST_ARGS)
 
 format: .venv/.locked ## rewrite the sources in the project's format
 	$(BIN)/ruff check --quiet --fix-only .

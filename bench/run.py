@@ -24,6 +24,7 @@ from typing import Any
 from bench.subjects import (
     CEILING,
     CELLS,
+    DIGESTS,
     DISK_SIZE,
     ROOT,
     BenchFailure,
@@ -32,6 +33,7 @@ from bench.subjects import (
     run_ceiling,
     run_libiscsi,
     run_ours,
+    run_python,
     spend,
     start_up_cost,
     versions,
@@ -40,8 +42,43 @@ from tests.interop import peers
 from tests.interop.peer_targets import filled, istgt, tgt
 from tests.interop.serving import serve
 
-SUBJECTS = ["ours/ours", "libiscsi/ours", "libiscsi/tgt", "libiscsi/istgt", "ours/tgt", "ours/istgt"]
-"""Client/target."""
+SUBJECTS = [
+    "ours/ours",
+    "digests/ours",
+    "python/ours",
+    "libiscsi/ours",
+    "libiscsi/tgt",
+    "libiscsi/istgt",
+    "ours/tgt",
+    "ours/istgt",
+]
+"""Client/target. `digests` is ours with both digests on, `python` the public API in a loop or a queue."""
+
+LABELS = {"digests": "ours, digests", "python": "ours, Python API"}
+OURS = {"ours", "digests", "python"}
+
+
+def applies(subject: str, cell: Cell) -> bool:
+    """The Python API is measured at 4 KiB, depth 1 and 32."""
+    return not subject.startswith("python/") or (cell.block == 4096 and cell.depth in (1, 32))
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running target."""
+
+    pid: int
+    url: str
+
+
+def run_client(client: str, endpoint: Endpoint, cell: Cell, seconds: float, placement: list[str]) -> Sample:
+    """One run of a client against a target."""
+    if client == "libiscsi":
+        return run_libiscsi(endpoint.url, endpoint.pid, cell, seconds, placement)
+    if client == "python":
+        return run_python(endpoint.url, endpoint.pid, cell, seconds, placement)
+    keys = DIGESTS if client == "digests" else ""
+    return run_ours(endpoint.url, endpoint.pid, cell, seconds, placement, keys)
 
 
 @dataclass
@@ -87,14 +124,6 @@ HEADER = (
     "| cell | client → target | IOPS | MB/s | client µs | target µs | p50 / p99 µs | ratio to ceiling (spread) |\n"
     "|---|---|---:|---:|---:|---:|---:|---:|"
 )
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A running target."""
-
-    pid: int
-    url: str
 
 
 @contextlib.contextmanager
@@ -143,30 +172,29 @@ def measure(options: argparse.Namespace, pinned: bool, say: Callable[[str], None
     with endpoints({subject.split("/")[1] for subject in subjects}, pinned) as targets:
         start_up = (
             start_up_cost(next(iter(targets.values())).url, client_placement)
-            if any(subject.startswith("ours/") for subject in subjects)
+            if any(subject.split("/")[0] in OURS for subject in subjects)
             else 0.0
         )
         for cell in options.cells:
             ceiling_row = Row("ceiling/ceiling", cell.name, name, cell.block, "raw loopback")
             ceilings.append(ceiling_row)
             for subject in subjects:
+                if not applies(subject, cell):
+                    continue
                 client, target = subject.split("/")
-                label = client if client == "ours" else ("qemu (libiscsi)" if cell.writes else "libiscsi")
+                label = LABELS.get(client, client)
+                if client == "libiscsi" and cell.writes:
+                    label = "qemu (libiscsi)"
                 row = Row(subject, cell.name, name, cell.block, label)
                 endpoint = targets[target]
-
-                def run_subject(client: str = client, endpoint: Endpoint = endpoint, cell: Cell = cell) -> Sample:
-                    runner = run_ours if client == "ours" else run_libiscsi
-                    return runner(endpoint.url, endpoint.pid, cell, options.seconds, client_placement)
-
                 for pair in range(options.pairs):
                     if pair % 2:
                         ceiling = run_ceiling(cell, options.ceiling_seconds, pinned)
-                        sample = run_subject()
+                        sample = run_client(client, endpoint, cell, options.seconds, client_placement)
                     else:
-                        sample = run_subject()
+                        sample = run_client(client, endpoint, cell, options.seconds, client_placement)
                         ceiling = run_ceiling(cell, options.ceiling_seconds, pinned)
-                    row.add(sample, ceiling, start_up if client == "ours" else 0.0)
+                    row.add(sample, ceiling, start_up if client in OURS else 0.0)
                     ceiling_row.ratios.append(1.0)
                     ceiling_row.iops.append(ceiling.iops)
                     assert ceiling.ceiling_cpu_us is not None

@@ -17,6 +17,7 @@ from tests.interop import peers
 
 ROOT = Path(__file__).resolve().parents[1]
 CEILING = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "blockwire-bench-ceiling"
+DIGESTS = "?HeaderDigest=CRC32C&DataDigest=CRC32C"
 DISK_SIZE = 64 << 20
 SECTOR = 512
 
@@ -79,7 +80,7 @@ def spend(
     command: Sequence[str], placement: Sequence[str], timeout: float, target: int | None = None
 ) -> tuple[str, float, float]:
     """Run a client; its standard output, its CPU seconds, and those of the process `target` meanwhile."""
-    environment = peers.ENVIRONMENT | {"PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1"}
+    environment = peers.ENVIRONMENT | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "NO_COLOR": "1"}
     before = cpu_of(target) if target is not None else 0.0
     usage_before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
@@ -123,8 +124,7 @@ def run_ours(url: str, target: int, cell: Cell, seconds: float, placement: Seque
     if value["errors"]:
         raise BenchFailure(f"{' '.join(command)}: {value['errors']} errors")
     latency = value["latency_us"]
-    ios = value.get("ios", value["iops"] * value.get("seconds", seconds))
-    return Sample(value["iops"], ios, client, target_cpu, latency["p50"], latency["p99"])
+    return Sample(value["iops"], value["reads"] + value["writes"], client, target_cpu, latency["p50"], latency["p99"])
 
 
 def run_libiscsi(url: str, target: int, cell: Cell, seconds: float, placement: Sequence[str]) -> Sample:
@@ -167,6 +167,19 @@ def _qemu_once(url: str, target: int, cell: Cell, count: int, placement: Sequenc
     if not found:
         raise BenchFailure(f"{' '.join(command)}: no time in {printed[-500:]!r}")
     return Sample(count / max(float(found.group(1)), 1e-3), count, client, target_cpu)
+
+
+def run_python(url: str, target: int, cell: Cell, seconds: float, placement: Sequence[str]) -> Sample:
+    """The public Python API: a loop at depth 1, a queue above."""
+    command = [
+        sys.executable, "-m", "bench.python_load", url, "--rw", cell.rw, "--bs", str(cell.block),
+        "--qd", str(cell.depth), "--time", str(seconds),
+    ]  # fmt: skip
+    printed, client, target_cpu = spend(command, placement, seconds + 30, target)
+    value = json.loads(printed)
+    if value["errors"]:
+        raise BenchFailure(f"{' '.join(command)}: {value['errors']} errors")
+    return Sample(value["iops"], value["reads"] + value["writes"], client, target_cpu)
 
 
 def start_up_cost(url: str, placement: Sequence[str]) -> float:
