@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from blockwire import errors
-from blockwire.names import Portal, Url, parse_size
+from blockwire.names import Portal, Url, parse_size, peer_name
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -93,7 +93,7 @@ class Login:
                 raise errors.UsageError(
                     f"-T names {self.target_name}, the URL {url.target}", next="give one of the two"
                 )
-            url = url.at(target=self.target_name)
+            url = url.at(target=peer_name(self.target_name))
         return url
 
 
