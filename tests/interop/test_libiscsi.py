@@ -161,6 +161,32 @@ def test_conformance_of_a_file(tmp_path: Path, suite: str) -> None:
     assert result.asserts_failed == 0, result.output
 
 
+@pytest.fixture(scope="module")
+def large_blocks() -> Iterator[Served]:
+    with serve("ram:128M?block_size=4096") as served:
+        yield served
+
+
+@pytest.mark.parametrize("suite", [suite for suite in GOOD_SUITES if suite.startswith("SCSI.")])
+def test_conformance_with_blocks_of_4096(large_blocks: Served, suite: str) -> None:
+    result = peers.iscsi_test_cu(large_blocks.url, suite)
+    assert result.tests > 0, result.output
+    assert result.failed == 0, result.output
+    assert result.asserts_failed == 0, result.output
+
+
+def test_capacity_with_blocks_of_4096(large_blocks: Served) -> None:
+    assert peers.iscsi_readcapacity16(large_blocks.url) == 128 << 20
+
+
+def test_several_luns() -> None:
+    with serve("ram:8M", "ram:16M") as served:
+        assert [peers.iscsi_readcapacity16(url) for url in served.urls] == [8 << 20, 16 << 20]
+        printed = peers.iscsi_ls(served.portal, show_luns=True)
+    assert "Lun:0" in printed
+    assert "Lun:1" in printed
+
+
 @pytest.mark.parametrize(
     "keys",
     [

@@ -30,6 +30,12 @@ def test_convert_there_and_back(store: str, portal: str, image: Path, tmp_path: 
         assert (tmp_path / "disk.img").read_bytes() == image.read_bytes()
 
 
+def test_convert_with_blocks_of_4096(image: Path) -> None:
+    with serve(f"ram:{IMAGE_SIZE}?block_size=4096") as served:
+        peers.qemu_convert(str(image), served.url, create=False)
+        peers.qemu_compare(str(image), served.url)
+
+
 def test_patterns(ours: Served) -> None:
     peers.qemu_io(
         ours.url,
