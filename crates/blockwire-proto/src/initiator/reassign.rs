@@ -34,8 +34,10 @@ impl InitiatorSession {
             self.release_hold(slot);
         }
         for index in 0..connection.queue.len() {
-            if let Some(pdu) = connection.queue.get(index) {
-                self.pdu_sent(pdu);
+            if let Some(pdu) = connection.queue.get(index)
+                && let Payload::Task { slot, .. } = pdu.payload
+            {
+                self.release_hold(slot);
             }
         }
         let mine = self.tasks.slots(|t| {

@@ -9,7 +9,7 @@ use super::data_out::Burst;
 use super::task::{Kind, Outcome, Purpose, State, Task, TaskTable};
 use crate::endpoint::Fatal;
 use crate::params::{ConnIndex, ConnectionParams, SessionParams};
-use crate::send_queue::{OutPdu, Payload, SendQueue};
+use crate::send_queue::{Payload, SendQueue};
 use crate::slab::Slot;
 
 /// A SCSI command to be sent.
@@ -424,12 +424,10 @@ impl InitiatorSession {
         Some(event)
     }
 
-    /// A PDU left the send queue (sent or dropped). Call it for each that `SendQueue::sent` hands out.
+    /// A PDU with payload of this task left the send queue. Call it for each such PDU that `SendQueue::sent` hands out.
     #[inline]
-    pub fn pdu_sent(&mut self, pdu: &OutPdu) {
-        if let Payload::Task { slot, .. } = pdu.payload {
-            self.release_hold(slot);
-        }
+    pub fn payload_sent(&mut self, slot: Slot) {
+        self.release_hold(slot);
     }
 
     #[inline]

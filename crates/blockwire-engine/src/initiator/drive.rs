@@ -1,0 +1,175 @@
+//! The baton: one caller at a time waits for the sockets, on its own thread and without the lock, and processes what
+//! comes for everybody.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use blockwire_proto::ConnIndex;
+
+use super::session::{InitiatorSession, Loss, SLICE, State};
+use crate::core::RECEIVE_BUFFER;
+use crate::receive::{DIRECT_PARTS, direct_parts, take_in};
+use crate::sys::socket::{self, Part, PollEntry};
+
+pub(super) type Guard<'a> = MutexGuard<'a, State>;
+
+/// How long a caller naps between two looks at in-memory ends, which nothing wakes it for.
+const MEMORY_NAP: Duration = Duration::from_micros(200);
+
+impl InitiatorSession {
+    /// Waits up to `limit` (about; at most `SLICE`) until something came or another caller tells that something ended.
+    pub(super) fn advance<'a>(&'a self, state: Guard<'a>, limit: Duration) -> Guard<'a> {
+        let limit = limit.min(SLICE);
+        if state.reader || state.links.iter().all(Option::is_none) {
+            return self.park(state, limit);
+        }
+        self.drive(state, limit)
+    }
+
+    fn park<'a>(&'a self, mut state: Guard<'a>, limit: Duration) -> Guard<'a> {
+        if limit.is_zero() {
+            return state;
+        }
+        state.parked += 1;
+        let waited = self.parked.wait_timeout(state, limit);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.parked -= 1;
+        state
+    }
+
+    /// To be called when a caller has what it wanted: somebody else may need the baton.
+    pub(super) fn leave(&self, mut state: Guard<'_>) {
+        if state.reader {
+            return;
+        }
+        if state.parked > 0 {
+            self.parked.notify_one();
+        } else if state.foreground && state.side.plane_tasks > 0 {
+            // completions of the event queue must not wait until the session is idle
+            state.foreground = false;
+            drop(state);
+            self.wake_background();
+        }
+    }
+
+    /// Takes the baton for one wait.
+    fn drive<'a>(&'a self, mut state: Guard<'a>, limit: Duration) -> Guard<'a> {
+        let mut links = state.links.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l)));
+        let first = links.next();
+        // the timeout of the socket is a whole slice; none at all needs no waiting either
+        let direct = match first {
+            Some((conn, link)) if links.next().is_none() && !link.blocked && link.transport.fd().is_some() => {
+                (limit == SLICE || limit.is_zero()).then_some(conn)
+            }
+            _ => None,
+        };
+        state.reader = true;
+        state = match direct {
+            Some(conn) => self.receive_from(state, conn, !limit.is_zero()),
+            None => self.poll_all(state, limit),
+        };
+        state.reader = false;
+        self.tell(&mut state);
+        state
+    }
+
+    /// Waits on all connections, for input and for room where a send was cut short.
+    fn poll_all<'a>(&'a self, mut state: Guard<'a>, limit: Duration) -> Guard<'a> {
+        let mut entries: Vec<PollEntry> = Vec::with_capacity(state.links.len());
+        let mut who: Vec<(ConnIndex, Option<RawFd>)> = Vec::with_capacity(state.links.len());
+        let mut nap = limit;
+        for (conn, link) in state.links.iter_mut().enumerate() {
+            let Some(link) = link else { continue };
+            link.reading = true; // keeps its descriptor open
+            let fd = link.transport.fd();
+            if let Some(fd) = fd {
+                entries.push(PollEntry::new(fd, true, link.blocked));
+            } else {
+                nap = nap.min(MEMORY_NAP);
+            }
+            who.push((conn, fd));
+        }
+        if !nap.is_zero() {
+            drop(state);
+            if entries.is_empty() {
+                std::thread::sleep(nap);
+            } else {
+                let _ = socket::poll_many(&mut entries, nap); // a signal ends the wait: the caller looks
+            }
+            state = self.lock();
+        }
+        let mut answers = entries.iter();
+        for (conn, fd) in who {
+            let readable = fd.is_none() || answers.next().is_none_or(|e| nap.is_zero() || e.readable());
+            let Some(Some(link)) = state.links.get_mut(conn) else { continue };
+            link.reading = false;
+            if let Some(loss) = link.doomed.take() {
+                state.lose(conn, loss);
+            } else if readable {
+                state = self.receive_from(state, conn, false);
+            }
+        }
+        let now = self.clock.now();
+        state.flush(now);
+        state
+    }
+
+    /// Takes in what one connection has. With `wait` the first call waits, without the lock.
+    fn receive_from<'a>(&'a self, mut state: Guard<'a>, conn: ConnIndex, wait: bool) -> Guard<'a> {
+        let mut buffer = state.buffer.take().unwrap_or_else(|| vec![0; RECEIVE_BUFFER].into_boxed_slice());
+        let mut wait = wait;
+        let loss = loop {
+            let inner = &mut *state;
+            let Some(Some(link)) = inner.links.get_mut(conn) else { break None };
+            let mut parts = [Part::new(std::ptr::null_mut(), 0); DIRECT_PARTS + 1];
+            let (count, direct) = direct_parts(&mut inner.side, conn, &link.receive, &mut parts);
+            parts[count] = Part::new(buffer.as_mut_ptr(), buffer.len());
+            let asked = direct as usize + buffer.len();
+            inner.counters.receive_calls += 1;
+            let received = if std::mem::take(&mut wait) {
+                let transport = Arc::clone(&link.transport);
+                link.reading = true;
+                drop(state);
+                // SAFETY: the last part is this call's own buffer. The others are a task's memory: the protocol session holds the
+                // task while a Data-In of it is at hand, and a connection that is being read is not given up by others,
+                // so its `TaskDone` cannot come before this thread is back.
+                let received = unsafe { transport.recv(&mut parts[..=count], true) };
+                state = self.lock();
+                received
+            } else {
+                // SAFETY: as above, and under the lock.
+                unsafe { link.transport.recv(&mut parts[..=count], false) }
+            };
+            let inner = &mut *state;
+            let Some(Some(link)) = inner.links.get_mut(conn) else { break None };
+            link.reading = false;
+            if let Some(doomed) = link.doomed.take() {
+                break Some(doomed);
+            }
+            let n = match received {
+                Ok(0) => break Some(Loss::ClosedByPeer),
+                Ok(n) => n,
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break None,
+                Err(error) => break Some(Loss::Io(error)),
+            };
+            let now = self.clock.now();
+            let rest = &buffer[..n.saturating_sub(direct as usize)];
+            let taken =
+                take_in(&mut inner.side, conn, &mut link.receive, &parts[..count], n, rest, &mut inner.counters, now);
+            if let Err(fatal) = taken {
+                break Some(Loss::Fatal(fatal));
+            }
+            state.flush(now);
+            if n < asked {
+                break None;
+            }
+        };
+        state.buffer = Some(buffer);
+        if let Some(loss) = loss {
+            state.lose(conn, loss);
+        }
+        state
+    }
+}

@@ -1,0 +1,371 @@
+//! The load generator: keeps `depth` block requests in flight on the caller's thread and measures them.
+
+use std::time::Duration;
+
+use super::calls::{Check, nanos};
+use super::cdb::{BlockRequest, IoKind};
+use super::drive::Guard;
+use super::histogram::Histogram;
+use super::request::Memory;
+use super::session::{InitiatorSession, SLICE};
+use super::side::LOAD;
+use crate::clock::Nanos;
+use crate::events::{Failure, TaskDone};
+
+/// `api.LoadSpec`.
+#[derive(Clone, Debug)]
+pub struct LoadSpec {
+    /// LUN field as a number.
+    pub lun: u64,
+    pub block_size: u32,
+    /// Bytes of the logical unit that are used, from offset 0.
+    pub size: u64,
+    /// Bytes per request.
+    pub transfer: u32,
+    pub depth: u32,
+    pub read_percent: u8,
+    pub random: bool,
+    /// Nanoseconds; 0 means `requests` decides.
+    pub duration: Nanos,
+    pub requests: u64,
+    pub verify: bool,
+    pub seed: u64,
+    pub fua: bool,
+}
+
+/// `api.LoadReport`.
+#[derive(Clone, Debug, Default)]
+pub struct LoadReport {
+    pub reads: u64,
+    pub writes: u64,
+    pub bytes: u64,
+    pub errors: u64,
+    pub miscompares: u64,
+    pub seconds: f64,
+    /// (upper bound in nanoseconds, count).
+    pub histogram_ns: Vec<(u64, u64)>,
+    pub mean_ns: f64,
+    pub max_ns: u64,
+    pub first_error: String,
+}
+
+/// How long the run waits for its last requests before it aborts them, and then for the aborts.
+const LINGER: Nanos = 10_000_000_000;
+/// Marks a block that a verifying run wrote.
+const MARK: u64 = 0x626c_6f63_6b77_6972;
+
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    busy: bool,
+    write: bool,
+    position: u64,
+    generation: u32,
+    started: Nanos,
+}
+
+struct Run<'a> {
+    spec: &'a LoadSpec,
+    positions: u64,
+    /// Run number in the upper half, so that a straggler of an earlier run is not taken for one of this.
+    base: u64,
+    memory: Box<[u8]>,
+    aligned: usize,
+    flights: Vec<Flight>,
+    idle: Vec<u32>,
+    random: u64,
+    next: u64,
+    issued: u64,
+    /// Generation of each position that this run wrote, and whether a request is on it (verify only).
+    generations: Vec<u32>,
+    occupied: Vec<bool>,
+    report: LoadReport,
+    latencies: Histogram,
+    lost: bool,
+}
+
+impl Run<'_> {
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A position, and with verify one that no other request is on.
+    fn position(&mut self) -> Option<u64> {
+        for _ in 0..64 {
+            let at = if self.spec.random {
+                (u128::from(self.draw()) * u128::from(self.positions) >> 64) as u64
+            } else {
+                self.next += 1;
+                (self.next - 1) % self.positions
+            };
+            if !self.spec.verify || !self.occupied[at as usize] {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    fn buffer(&mut self, index: u32) -> &mut [u8] {
+        let length = self.spec.transfer as usize;
+        let from = self.aligned + index as usize * length.next_multiple_of(4096);
+        &mut self.memory[from..from + length]
+    }
+
+    /// Fills the buffer with blocks that name their place, run and generation.
+    fn pattern(&mut self, index: u32, position: u64, generation: u32) {
+        let (block, seed) = (self.spec.block_size as usize, self.spec.seed);
+        let first = position * u64::from(self.spec.transfer);
+        for (i, part) in self.buffer(index).chunks_mut(block).enumerate() {
+            let offset = first + (i * block) as u64;
+            let words = [MARK, seed, offset, u64::from(generation)];
+            for (j, word) in part.chunks_exact_mut(8).enumerate() {
+                let value = words.get(j).copied().unwrap_or_else(|| offset ^ u64::from(generation) << 32 ^ j as u64);
+                word.copy_from_slice(&value.to_le_bytes());
+            }
+        }
+    }
+
+    /// Compares what was read. A block that this run wrote must be right; one with the mark of this seed must at least be
+    /// at its own place; others are not known.
+    fn compare(&mut self, index: u32, position: u64) -> bool {
+        let (block, seed) = (self.spec.block_size as usize, self.spec.seed);
+        let first = position * u64::from(self.spec.transfer);
+        let expected = self.generations[position as usize];
+        let buffer = &*self.buffer(index);
+        for (i, part) in buffer.chunks(block).enumerate() {
+            let offset = first + (i * block) as u64;
+            let word = |j: usize| u64::from_le_bytes(part[j * 8..j * 8 + 8].try_into().unwrap_or_default());
+            let ours = word(0) == MARK && word(1) == seed;
+            if expected == 0 {
+                if ours && word(2) != offset {
+                    return false;
+                }
+                continue;
+            }
+            if !ours || word(2) != offset || word(3) != u64::from(expected) {
+                return false;
+            }
+            let rest = 4..part.len() / 8;
+            if !rest.into_iter().all(|j| word(j) == offset ^ u64::from(expected) << 32 ^ j as u64) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn complete(&mut self, done: &TaskDone, now: Nanos) {
+        let index = done.token.wrapping_sub(self.base).wrapping_sub(1) as usize;
+        let Some(flight) = self.flights.get(index).copied().filter(|f| f.busy) else { return };
+        self.flights[index].busy = false;
+        self.idle.push(index as u32);
+        let position = flight.position as usize;
+        if self.spec.verify {
+            self.occupied[position] = false;
+        }
+        let good = done.code.is_empty() && done.status == 0 && done.residual == 0;
+        if !good {
+            self.report.errors += 1;
+            self.lost |= done.code.ends_with(".lost");
+            if self.report.first_error.is_empty() {
+                self.report.first_error = if done.code.is_empty() {
+                    format!("status 0x{:02x}, residual {}, sense {:02x?}", done.status, done.residual, done.sense)
+                } else {
+                    done.code.to_owned()
+                };
+            }
+            return;
+        }
+        self.latencies.record(now - flight.started);
+        self.report.bytes += u64::from(self.spec.transfer);
+        if flight.write {
+            self.report.writes += 1;
+            if self.spec.verify {
+                self.generations[position] = flight.generation;
+            }
+        } else {
+            self.report.reads += 1;
+            if self.spec.verify && !self.compare(index as u32, flight.position) {
+                self.report.miscompares += 1;
+            }
+        }
+    }
+}
+
+impl InitiatorSession {
+    /// `api.run_load`. `check` ends it early with what was measured.
+    ///
+    /// # Errors
+    /// The specification cannot work, or another run is on.
+    pub fn run_load(&self, spec: &LoadSpec, check: Check<'_>) -> Result<LoadReport, Failure> {
+        let invalid = |what: &str| Err(Failure::new("request.invalid", what));
+        let whole = spec.block_size >= 512 && spec.transfer > 0 && spec.transfer.is_multiple_of(spec.block_size);
+        if !whole || spec.transfer > self.max_transfer {
+            return invalid("the transfer has to be a multiple of the block size and at most the plane's max_transfer");
+        }
+        if spec.size < u64::from(spec.transfer) || spec.depth == 0 || spec.depth > 65_000 || spec.read_percent > 100 {
+            return invalid("the size has to hold one transfer, the depth is 1 to 65000, the percentage 0 to 100");
+        }
+        if spec.duration == 0 && spec.requests == 0 {
+            return invalid("a run needs a duration or a number of requests");
+        }
+        let mut state = self.lock();
+        if state.loading {
+            return Err(Failure::new("session.busy", "another load run is on"));
+        }
+        state.loading = true;
+        state.load_runs += 1;
+        let base = state.load_runs << 32;
+        drop(state);
+        let mut run = new_run(spec, base);
+        let stray = self.load(&mut run, check);
+        self.lock().loading = false;
+        if stray {
+            // a request that did not end may still be written to
+            std::mem::forget(std::mem::take(&mut run.memory));
+        }
+        let mut report = run.report;
+        report.histogram_ns = run.latencies.buckets();
+        report.mean_ns = run.latencies.mean();
+        report.max_ns = run.latencies.max();
+        Ok(report)
+    }
+
+    /// Runs; true when requests are left that did not end.
+    fn load(&self, run: &mut Run<'_>, check: Check<'_>) -> bool {
+        let mut state = self.lock();
+        self.enter(&mut state);
+        let started = self.clock.now();
+        let mut now = started;
+        let mut checked = started;
+        let mut stopped = None;
+        let mut done = Vec::with_capacity(run.flights.len());
+        loop {
+            let spec = run.spec;
+            let over = (spec.duration > 0 && now - started >= spec.duration)
+                || (spec.requests > 0 && run.issued >= spec.requests);
+            if (over || run.lost) && stopped.is_none() {
+                stopped = Some(now);
+            }
+            if stopped.is_none() {
+                issue(&mut state, run, now, self.max_transfer);
+            }
+            if run.idle.len() == run.flights.len() {
+                break;
+            }
+            state.uses += 1;
+            if state.flush(self.clock.now()) && state.reader {
+                self.wake_background();
+            }
+            if state.side.load.is_empty() {
+                state = self.advance(state, SLICE);
+            }
+            std::mem::swap(&mut state.side.load, &mut done);
+            now = self.clock.now();
+            for ended in done.drain(..) {
+                run.complete(&ended, now);
+            }
+            if now - checked >= nanos(SLICE) {
+                checked = now;
+                drop(state);
+                if check() && stopped.is_none() {
+                    stopped = Some(now);
+                }
+                state = self.lock();
+            }
+            if let Some(at) = stopped
+                && now - at > LINGER
+            {
+                if now - at > 2 * LINGER {
+                    break;
+                }
+                self.abort_load(&mut state, run);
+            }
+        }
+        run.report.seconds = Duration::from_nanos(now - started).as_secs_f64();
+        self.leave(state);
+        run.idle.len() < run.flights.len()
+    }
+
+    fn abort_load(&self, state: &mut Guard<'_>, run: &Run<'_>) {
+        for (index, _) in run.flights.iter().enumerate().filter(|(_, f)| f.busy) {
+            if let Some(slot) = state.side.proto.find_task(run.base + index as u64 + 1) {
+                state.side.proto.abort(slot);
+            }
+        }
+        state.side.drain();
+        state.flush(self.clock.now());
+    }
+}
+
+fn new_run(spec: &LoadSpec, base: u64) -> Run<'_> {
+    let depth = spec.depth as usize;
+    let memory = vec![0u8; depth * (spec.transfer as usize).next_multiple_of(4096) + 4096].into_boxed_slice();
+    let aligned = memory.as_ptr().align_offset(4096);
+    let positions = spec.size / u64::from(spec.transfer);
+    let known = if spec.verify { positions as usize } else { 0 };
+    Run {
+        spec,
+        positions,
+        base,
+        memory,
+        aligned,
+        flights: vec![Flight::default(); depth],
+        idle: (0..spec.depth).rev().collect(),
+        random: spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        next: 0,
+        issued: 0,
+        generations: vec![0; known],
+        occupied: vec![false; known],
+        report: LoadReport::default(),
+        latencies: Histogram::default(),
+        lost: false,
+    }
+}
+
+/// Submits a request for every idle place.
+fn issue(state: &mut Guard<'_>, run: &mut Run<'_>, now: Nanos, most: u32) {
+    let spec = run.spec;
+    let blocks = spec.transfer / spec.block_size;
+    while let Some(index) = run.idle.pop() {
+        let out = spec.requests > 0 && run.issued >= spec.requests;
+        let Some(position) = (if out { None } else { run.position() }) else {
+            run.idle.push(index);
+            return;
+        };
+        let write = match spec.read_percent {
+            100 => false,
+            0 => true,
+            percent => (run.draw() >> 33) % 100 >= u64::from(percent),
+        };
+        let mut generation = 0;
+        if spec.verify {
+            run.occupied[position as usize] = true;
+            if write {
+                generation = run.generations[position as usize] + 1;
+                run.pattern(index, position, generation);
+            }
+        }
+        run.flights[index as usize] = Flight { busy: true, write, position, generation, started: now };
+        let io = BlockRequest {
+            kind: if write { IoKind::Write } else { IoKind::Read },
+            lba: position * u64::from(blocks),
+            blocks,
+            block_size: spec.block_size,
+            fua: spec.fua,
+        };
+        let base = run.buffer(index).as_mut_ptr();
+        // SAFETY: the run keeps this part of its memory for this request until it ended (or for ever, when it did not).
+        let memory = unsafe { Memory::new(base, spec.transfer) };
+        run.issued += 1;
+        if let Err(failure) = state.begin_io(run.base + u64::from(index) + 1, LOAD, spec.lun, &io, memory, most) {
+            run.flights[index as usize].busy = false;
+            run.idle.push(index);
+            run.report.errors += 1;
+            run.report.first_error = failure.message;
+            run.lost = true;
+            return;
+        }
+    }
+}
