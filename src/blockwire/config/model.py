@@ -216,6 +216,10 @@ class Limits(_Model):
     """Bytes of text of one login."""
     sessions: int = Field(default=4096, ge=1)
     """Sessions at the same time, discovery included."""
+    keep_alive_seconds: float = Field(default=30.0, ge=0)
+    """Silence of a session after which a NOP-In asks for a sign of life; 0: never."""
+    keep_alive_timeout: float = Field(default=30.0, gt=0)
+    """How long the answer may take before the connection is given up."""
     drain_seconds: float = Field(default=3.0, ge=0)
     """How long shutting down waits for initiators to log out after being asked to."""
 

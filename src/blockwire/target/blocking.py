@@ -1,0 +1,111 @@
+"""`blockwire.Target`: a target for programs and tests, served from the process's control thread."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any, Self
+
+from blockwire.config import arguments
+from blockwire.config.model import Configuration
+from blockwire.errors import ClosedError
+from blockwire.net import control_thread
+from blockwire.target.events import Observer
+from blockwire.target.service import Service
+
+
+class Target:
+    """``with blockwire.Target("ram:1G", "disk.img") as target: target.url``.
+
+    ``stores`` become LUN 0, 1, …; ``luns`` places some (``{3: "ram:1G"}``). The other arguments are those of `serve`,
+    but for the portal: by default a free port of 127.0.0.1 is taken, so that any number can run side by side.
+    A ``configuration`` replaces all of them. Serving starts at once; :meth:`close` (or leaving the block) ends it.
+    """
+
+    def __init__(
+        self,
+        *stores: str | PathLike[str],
+        luns: Mapping[int, str] | None = None,
+        portals: Sequence[str] = ("127.0.0.1:0",),
+        advertise: Sequence[str] = (),
+        target_name: str | None = None,
+        read_only: bool = False,
+        size: str | int | None = None,
+        block_size: int | None = None,
+        allow: Sequence[str] = (),
+        keys: Mapping[str, str] | None = None,
+        filters: Sequence[str] = (),
+        workers: int = 0,
+        observe: Observer | None = None,
+        configuration: Configuration | None = None,
+    ) -> None:
+        if configuration is None:
+            configuration = arguments.build(
+                [fspath(store) for store in stores],
+                luns=[f"{lun}={store}" for lun, store in (luns or {}).items()],
+                portals=portals,
+                advertise=advertise,
+                target_name=target_name,
+                read_only=read_only,
+                size=size,
+                block_size=block_size,
+                allow=allow,
+                keys=[f"{name}={value}" for name, value in (keys or {}).items()],
+                filters=filters,
+            )
+        self._control = control_thread.shared()
+        self._service: Service | None = Service(configuration, workers=workers, observe=observe)
+        self._control.run(self._service.start())
+        server = self._service.server
+        self.urls: list[str] = server.urls
+        """One URL per logical unit, in LUN order."""
+        self.portals: list[str] = [str(portal) for portal in server.portals]
+        """What is listened on, ports filled in."""
+        self.names: list[str] = list(server.devices)
+        """Target names."""
+        self._control.at_end(self._end)
+
+    @property
+    def url(self) -> str:
+        """URL of the first logical unit."""
+        return self.urls[0]
+
+    @property
+    def name(self) -> str:
+        """Name of the first target."""
+        return self.names[0]
+
+    def _running(self) -> Service:
+        if self._service is None:
+            raise ClosedError("the target is closed")
+        return self._service
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters, see :meth:`blockwire.target.server.TargetServer.statistics`."""
+        service = self._running()
+
+        async def ask() -> dict[str, Any]:
+            return service.server.statistics()
+
+        return self._control.run(ask())
+
+    async def _end(self) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            await service.stop()
+
+    def close(self) -> None:
+        """Ends it in order: initiators are asked to log out, stores are flushed and closed. Idempotent."""
+        if self._service is not None:
+            with contextlib.suppress(ClosedError):
+                self._control.run(self._end())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<blockwire.Target {self.urls[0]}{'' if self._service is not None else ' closed'}>"

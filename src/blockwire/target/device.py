@@ -1,0 +1,128 @@
+"""One target device: its name, its logical units, who may use it, what it negotiates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from blockwire.config.model import TargetConfig
+from blockwire.dataplane.api import DataPlane, Digest, Limits, StoreInfo, StoreSpec
+from blockwire.dataplane.dispatch import Dispatch
+from blockwire.errors import Error
+from blockwire.names import encode_lun
+from blockwire.negotiate.preferences import Preferences
+from blockwire.scsi.supported import TaskManagementSupport
+from blockwire.target.access import AccessRules
+from blockwire.target.commands.call import TargetView
+from blockwire.target.logical_unit import LogicalUnit
+
+TASK_MANAGEMENT = (
+    TaskManagementSupport.ABORT_TASK
+    | TaskManagementSupport.ABORT_TASK_SET
+    | TaskManagementSupport.CLEAR_TASK_SET
+    | TaskManagementSupport.LOGICAL_UNIT_RESET
+    | TaskManagementSupport.TARGET_RESET
+)
+"""What :mod:`blockwire.target.task_management` does."""
+
+
+def lun_number(lun: int) -> int:
+    """The LUN field as a 64-bit number, as the plane takes it."""
+    return int.from_bytes(encode_lun(lun), "big")
+
+
+def served_limits(limits: Limits) -> dict[str, int]:
+    """The plane's limits by key name: what must not be offered beyond."""
+    return {
+        "MaxRecvDataSegmentLength": limits.max_recv_data_segment_length,
+        "MaxBurstLength": limits.max_burst_length,
+        "FirstBurstLength": limits.first_burst_length,
+        "MaxOutstandingR2T": limits.max_outstanding_r2t,
+        "MaxConnections": limits.max_connections,
+        "ErrorRecoveryLevel": limits.error_recovery_level,
+    }
+
+
+def preferences(limits: Limits, keys: Mapping[str, str]) -> Preferences:
+    """What a target negotiates: its keys, below the plane's limits."""
+    wanted = Preferences.of("target", keys, served_limits(limits))
+    if Digest.CRC32C not in limits.digests:
+        wanted = wanted.with_keys({"HeaderDigest": "None", "DataDigest": "None"})
+    return wanted
+
+
+class TargetDevice:
+    """A target that is served. Made by :func:`open_device`."""
+
+    def __init__(self, config: TargetConfig, portal_group_tag: int, limits: Limits) -> None:
+        self.config = config
+        self.name = config.name
+        self.portal_group_tag = portal_group_tag
+        self.access = AccessRules(config.allow)
+        self.preferences = preferences(limits, config.keys)
+        self.units: dict[int, LogicalUnit] = {}
+        """Logical units by LUN."""
+
+    @property
+    def view(self) -> TargetView:
+        """What commands may know of this target."""
+        return TargetView(self.name, self.portal_group_tag, tuple(sorted(self.units)), int(TASK_MANAGEMENT))
+
+    def unit_of(self, field: int) -> LogicalUnit | None:
+        """The logical unit that a LUN field (64-bit number) of a PDU names, None where there is none."""
+        return next((unit for lun, unit in self.units.items() if lun_number(lun) == field), None)
+
+
+async def open_device(
+    config: TargetConfig,
+    portal_group_tag: int,
+    plane: DataPlane,
+    dispatch: Dispatch,
+    *,
+    host_id: str,
+    revision: str,
+) -> TargetDevice:
+    """Opens every store of a target; when one fails those opened before are closed again and its error is raised."""
+    limits = plane.limits()
+    device = TargetDevice(config, portal_group_tag, limits)
+    try:
+        for unit in config.luns:
+            spec = StoreSpec(
+                scheme=unit.store.scheme,
+                path=unit.store.path,
+                size=unit.store.size,
+                read_only=unit.read_only,
+                block_size=unit.block_size,
+                options={**unit.store.options, **({"serial": unit.serial} if unit.serial else {})},
+                filters=tuple((item.name, item.options) for item in unit.filters),
+            )
+            try:
+                info: StoreInfo = await dispatch.op(plane.open_store(spec))
+            except Error as error:
+                raise _dressed(error, unit.lun, unit.store.describe()) from error
+            device.units[unit.lun] = LogicalUnit(config.name, unit, info, host_id, revision, limits.max_transfer)
+    except BaseException:
+        await close_stores(device, plane, dispatch)
+        raise
+    return device
+
+
+def _dressed(error: Error, lun: int, what: str) -> Error:
+    if not error.evidence:
+        error.evidence = f"LUN {lun}: {what}"
+    if not error.next:
+        error.next = "check the path, its size and its permissions"
+    error.whose = "user"
+    error.exit_code = 2
+    return error
+
+
+async def close_stores(device: TargetDevice, plane: DataPlane, dispatch: Dispatch) -> list[Error]:
+    """Closes the stores of a device, each whatever becomes of the others; returns what went wrong."""
+    failures: list[Error] = []
+    for unit in device.units.values():
+        try:
+            await dispatch.op(plane.close_store(unit.store))
+        except Error as error:
+            failures.append(error)
+    device.units.clear()
+    return failures

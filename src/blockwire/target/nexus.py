@@ -1,0 +1,91 @@
+"""An I_T_L nexus: one session's view of one logical unit, its pending unit attentions and its gate."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from blockwire.dataplane.api import CommandClass, DataPlane, Gate, SessionId
+from blockwire.names import encode_lun
+from blockwire.scsi.sense import SenseCode
+
+if TYPE_CHECKING:
+    from blockwire.target.logical_unit import LogicalUnit
+
+_RESET_CODES = (
+    SenseCode.POWER_ON_OCCURRED,
+    SenseCode.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED,
+    SenseCode.BUS_DEVICE_RESET_FUNCTION_OCCURRED,
+)
+
+
+def all_classes(gate: Gate) -> Mapping[CommandClass, Gate]:
+    """The same gate for every class."""
+    return dict.fromkeys(CommandClass, gate)
+
+
+class Nexus:
+    """Unit attentions of one nexus in the order in which they are reported (SAM-5 5.14), and the gate that makes the
+    plane send the next command up while one is pending."""
+
+    def __init__(self, session: SessionId, unit: LogicalUnit) -> None:
+        self.session = session
+        self.unit = unit
+        self.field = int.from_bytes(encode_lun(unit.lun), "big")
+        self.pending: deque[SenseCode] = deque()
+        self._shown: Gate | None = None
+
+    @property
+    def key(self) -> tuple[SessionId, int]:
+        """How the plane names it."""
+        return self.session, self.field
+
+    @property
+    def wanted(self) -> Gate:
+        """The gate its state asks for."""
+        if self.unit.offline:
+            return Gate.DIVERT
+        if self.unit.closed_gates:
+            return Gate.HOLD
+        return Gate.DIVERT_ONE if self.pending else Gate.PASS
+
+    def establish(self, code: SenseCode) -> bool:
+        """A unit attention to report; False when it is pending already.
+
+        A reset outranks everything before it: what it made meaningless is dropped (SAM-5 5.14 lets the device server
+        choose the order, and a reset reports first).
+        """
+        if code in self.pending:
+            return False
+        if code in _RESET_CODES:
+            self.pending.clear()
+            self.pending.appendleft(code)
+        else:
+            self.pending.append(code)
+        return True
+
+    def take(self) -> SenseCode | None:
+        """The next unit attention, which is thereby reported and gone."""
+        return self.pending.popleft() if self.pending else None
+
+    def first_gates(self) -> Mapping[CommandClass, Gate]:
+        """Gates for `map_lun`."""
+        self._shown = self.wanted
+        return all_classes(self._shown)
+
+    def answered(self) -> bool:
+        """Whether the plane's gate has to be set again now that a command was answered.
+
+        A gate of DIVERT_ONE turns to HOLD when it has fired, so it is set after every answer until all is reported.
+        """
+        return self._shown is not Gate.PASS or self.wanted is not Gate.PASS
+
+
+def set_gates(plane: DataPlane, nexuses: Iterable[Nexus]) -> list[int]:
+    """Shows the plane what each nexus wants, one call per gate; returns the operations."""
+    groups: dict[Gate, list[tuple[SessionId, int]]] = {}
+    for nexus in nexuses:
+        nexus._shown = nexus.wanted
+        groups.setdefault(nexus.wanted, []).append(nexus.key)
+    return [plane.set_gate(keys, all_classes(gate)) for gate, keys in groups.items()]

@@ -1,0 +1,284 @@
+"""The target role's engine: it owns listeners, half-open logins, sessions, devices and their stores."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from blockwire import errors
+from blockwire.auth.chap import OutstandingChallenges
+from blockwire.config.model import Configuration
+from blockwire.dataplane.api import DataPlane
+from blockwire.dataplane.dispatch import Dispatch
+from blockwire.names import Portal, Url
+from blockwire.net.runtime import Listener, Runtime, Spawned, Transport
+from blockwire.scsi.sense import SenseCode
+from blockwire.target.admission import HalfOpen
+from blockwire.target.arrival import Arrival
+from blockwire.target.device import TargetDevice, close_stores, open_device, preferences
+from blockwire.target.discovery_session import DiscoverySession
+from blockwire.target.events import Observer, TargetEvent
+from blockwire.target.portals import discovered
+from blockwire.target.send_targets import TargetList
+from blockwire.target.session import TargetSession
+from blockwire.target.sessions import Sessions
+from blockwire.target.task_management import TaskManagement
+
+_log = logging.getLogger("blockwire.target")
+
+STORE_CLOSE_SECONDS = 10.0
+"""How long closing (and flushing) the stores may take at the end."""
+
+
+def _nobody(event: TargetEvent) -> None:
+    """The observer of an owner who does not listen."""
+
+
+class TargetServer:
+    """Serves the targets of one configuration. Everything happens on the loop on which :meth:`start` runs.
+
+    ``plane`` and ``dispatch`` belong to the caller, who shuts the plane down after :meth:`stop`. ``host_id`` makes
+    the identities stable; ``revision`` is the product revision level of logical units that have none configured.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        plane: DataPlane,
+        dispatch: Dispatch,
+        runtime: Runtime,
+        *,
+        host_id: str,
+        revision: str = "",
+        observe: Observer | None = None,
+    ) -> None:
+        self.configuration = configuration
+        self.plane = plane
+        self.dispatch = dispatch
+        self.runtime = runtime
+        self.observe: Observer = observe or _nobody
+        limits = configuration.limits
+        self.half_open = HalfOpen(limits.half_open, limits.half_open_per_address)
+        self.sessions = Sessions(limits.sessions)
+        self.devices: dict[str, TargetDevice] = {}
+        """By target name."""
+        self.discovery_preferences = preferences(plane.limits(), {})
+        self.challenges = OutstandingChallenges()
+        self.random = secrets.token_bytes
+        self.stopping = False
+        self.logins = 0
+        self.refused = 0
+        self._host_id = host_id
+        self._revision = revision
+        self._listeners: list[Listener] = []
+        self._accepting: list[Spawned] = []
+        self._stopped: asyncio.Event = asyncio.Event()
+
+    # ------------------------------------------------------------------ starting
+    async def start(self) -> None:
+        """Opens stores, then portals; when anything fails nothing stays open and the error says what.
+
+        Raises ConfigurationError (a store, a key, a port in use), NotAllowedError, MissingFileError.
+        """
+        try:
+            for config in self.configuration.targets:
+                device = await open_device(
+                    config, self.configuration.portal_group_tag, self.plane, self.dispatch,
+                    host_id=self._host_id, revision=self._revision,
+                )  # fmt: skip
+                self.devices[device.name] = device
+                for unit in device.units.values():
+                    self.dispatch.subscribe_store(unit.store, self._store_event)
+            for portal in self.configuration.listen_on:
+                await self._listen(portal)
+            if not self._listeners:
+                raise errors.ConfigurationError(
+                    "no portal could be opened", evidence=", ".join(self.configuration.portals),
+                    next="give an address of this host with --portal", code="configuration.portal",
+                )  # fmt: skip
+        except BaseException:
+            self.stopping = True
+            await self._close_everything()
+            raise
+        for listener in self._listeners:
+            self._accepting.append(self.runtime.spawn(self._accept(listener), "accept"))
+
+    async def _listen(self, portal: Portal) -> None:
+        # [::1]:0 beside 127.0.0.1:0 shall be one port number, so that one URL names both.
+        taken = next((address.port for listener in self._listeners for address in listener.addresses), 0)
+        wanted = portal if portal.port or not taken else Portal(portal.host, taken)
+        try:
+            self._listeners.append(await self.runtime.listen(wanted))
+        except OSError as error:
+            if wanted is not portal:
+                with contextlib.suppress(OSError):
+                    self._listeners.append(await self.runtime.listen(portal))
+                    return
+            if self._optional(portal):
+                _log.info("%s is not there: %s", portal, error)
+                return
+            raise _portal_error(portal, error) from error
+
+    def _optional(self, portal: Portal) -> bool:
+        """A host without IPv6 (or IPv4) still serves the default portals of the other family."""
+        given = "portals" in self.configuration.model_fields_set
+        return not given and portal.is_ipv6
+
+    @property
+    def portals(self) -> tuple[Portal, ...]:
+        """What is really listened on, ports filled in."""
+        return tuple(address for listener in self._listeners for address in listener.addresses)
+
+    def addresses(self, local: str = "") -> tuple[Portal, ...]:
+        """What discovery answers to a connection that came in on ``local``."""
+        return discovered(self.configuration.advertised, self.portals, local)
+
+    @property
+    def urls(self) -> list[str]:
+        """One URL for each logical unit of each target, in LUN order."""
+        addresses = self.addresses()
+        shown = addresses[0] if addresses else _reachable(self.portals[0])
+        return [str(Url(shown, device.name, lun)) for device in self.devices.values() for lun in sorted(device.units)]
+
+    # ------------------------------------------------------------------ connections
+    async def _accept(self, listener: Listener) -> None:
+        while not self.stopping:
+            try:
+                transport = await listener.accept()
+            except OSError:
+                return
+            self.receive(transport)
+
+    def receive(self, transport: Transport) -> Spawned:
+        """A new connection: it may log in. Also for transports that did not come from a portal of ours."""
+        arrival = Arrival(self, transport)
+        return self.runtime.spawn(arrival.run(), f"login from {transport.peer}")
+
+    def targets_for(self, initiator_name: str, peer: str, local: str) -> TargetList:
+        """Names and addresses of the targets that this initiator may know of."""
+        tag = self.configuration.portal_group_tag
+        addresses = [portal.target_address(tag) for portal in self.addresses(local)]
+        return [
+            (device.name, addresses) for device in self.devices.values() if device.access.allows(initiator_name, peer)
+        ]
+
+    # ------------------------------------------------------------------ live changes
+    def _store_event(self, event: Any) -> None:
+        for device in self.devices.values():
+            for unit in device.units.values():
+                if unit.store != event.store:
+                    continue
+                if type(event).__name__ == "StoreChanged":
+                    unit.size = event.size
+                    unit.attention(SenseCode.CAPACITY_DATA_HAS_CHANGED)
+                    functions = TaskManagement(device, self.plane, self.dispatch)
+                    self.runtime.spawn(functions.remap(unit), f"LUN {unit.lun} has another size")
+                    details = {"target": device.name, "lun": unit.lun, "size": event.size}
+                    self.observe(TargetEvent("store-changed", details))
+                else:
+                    failure = event.failure
+                    details = {"target": device.name, "lun": unit.lun, "code": failure.code, "message": failure.message}
+                    self.observe(TargetEvent("store-fault", details))
+
+    async def drop_sessions(self, device: TargetDevice, reason: str = "target-reset") -> None:
+        """Ends every session of one target (TARGET COLD RESET)."""
+        ends = [
+            session.end(reason)
+            for session in self.sessions
+            if isinstance(session, TargetSession) and session.device is device
+        ]
+        await asyncio.gather(*ends)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of the control plane, and those of the data plane under ``plane``."""
+        sessions = list(self.sessions)
+        return {
+            "sessions": sum(isinstance(session, TargetSession) for session in sessions),
+            "discovery_sessions": sum(isinstance(session, DiscoverySession) for session in sessions),
+            "half_open": len(self.half_open),
+            "evicted": self.half_open.evicted,
+            "logins": self.logins,
+            "refused": self.refused,
+            "plane": self.plane.statistics(),
+        }
+
+    # ------------------------------------------------------------------ stopping
+    async def stop(self) -> None:
+        """Ends in order and within bounds: no new connections, initiators are asked to log out and waited for, then
+        what is left is closed; stores last. Idempotent."""
+        if self.stopping:
+            await self._stopped.wait()
+            return
+        self.stopping = True
+        try:
+            self._stop_listening()
+            await self._drain(self.configuration.limits.drain_seconds)
+        finally:
+            await self._close_everything()
+            self._stopped.set()
+            self.observe(TargetEvent("closed"))
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        for task in self._accepting:
+            task.cancel()
+        self.half_open.close()
+
+    async def _drain(self, seconds: float) -> None:
+        normal = [session for session in self.sessions if isinstance(session, TargetSession)]
+        if not normal:
+            return
+        self.observe(TargetEvent("draining", {"sessions": len(normal), "seconds": seconds}))
+        if seconds <= 0:
+            return
+        for session in normal:
+            session.ask_logout(int(seconds))
+        with contextlib.suppress(TimeoutError):
+            async with self.runtime.timeout(seconds):
+                await asyncio.gather(*(session.ended.wait() for session in normal))
+
+    async def _close_everything(self) -> None:
+        self._stop_listening()
+        sessions: Sequence[Any] = list(self.sessions)
+        await asyncio.gather(*(session.end("shutdown") for session in sessions), return_exceptions=True)
+        for device in self.devices.values():
+            for unit in device.units.values():
+                self.dispatch.unsubscribe_store(unit.store)
+            try:
+                async with self.runtime.timeout(STORE_CLOSE_SECONDS):
+                    failures = await close_stores(device, self.plane, self.dispatch)
+            except TimeoutError:
+                _log.error("the stores of %s did not close within %g s", device.name, STORE_CLOSE_SECONDS)
+                continue
+            for failure in failures:
+                _log.error("closing a store of %s: %s", device.name, failure)
+        self.devices.clear()
+
+
+def _reachable(portal: Portal) -> Portal:
+    """An address to show for a portal that listens on all of them."""
+    return Portal({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(portal.host, portal.host), portal.port)
+
+
+def _portal_error(portal: Portal, error: OSError) -> errors.Error:
+    import errno
+
+    advice = {
+        errno.EADDRINUSE: "stop what listens there, or give another port with --portal (port 0 takes a free one)",
+        errno.EADDRNOTAVAIL: "give an address of this host with --portal",
+        errno.EACCES: "ports below 1024 need privileges; give a higher one with --portal",
+    }
+    kind = errors.NotAllowedError if error.errno == errno.EACCES else errors.ConfigurationError
+    what = {errno.EADDRINUSE: "the port is in use", errno.EADDRNOTAVAIL: "this host has no such address"}
+    reason = what.get(error.errno or 0, error.strerror or str(error))
+    return kind(
+        f"cannot listen on {portal}: {reason}",
+        evidence=str(error),
+        next=advice.get(error.errno or 0, "check the address"),
+        code="configuration.portal",
+    )

@@ -1,0 +1,399 @@
+"""A normal session: its connections in the plane, its nexuses, and what the plane sends up for it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from blockwire.dataplane.api import (
+    Answer,
+    CommandForControl,
+    ConnectionHandoff,
+    ControlPdu,
+    DataPlane,
+    Digest,
+    Effects,
+    ReleaseMode,
+    ResponsePdu,
+    Role,
+    SessionSpec,
+    TransportHandle,
+)
+from blockwire.dataplane.dispatch import Dispatch
+from blockwire.errors import Error, ProtocolError
+from blockwire.login.result import Admission, LoginResult
+from blockwire.negotiate.parameters import Parameters
+from blockwire.net.runtime import Runtime
+from blockwire.scsi.commands import describe
+from blockwire.scsi.sense import SenseCode
+from blockwire.target.commands import absent, table
+from blockwire.target.commands.call import Call
+from blockwire.target.device import TargetDevice
+from blockwire.target.events import Observer, TargetEvent
+from blockwire.target.logical_unit import LogicalUnit
+from blockwire.target.nexus import Nexus, set_gates
+from blockwire.target.send_targets import TargetList, answering
+from blockwire.target.sessions import SessionName
+from blockwire.target.task_management import Issuer, TaskManagement
+from blockwire.text import TextTarget
+from blockwire.wire.async_message import AsyncMessage
+from blockwire.wire.constants import (
+    AsyncEvent,
+    LogoutReason,
+    LogoutResult,
+    Opcode,
+    RejectReason,
+    TaskFunction,
+    TaskResponse,
+)
+from blockwire.wire.logout import LogoutRequest, LogoutResponse
+from blockwire.wire.pdu import Pdu, WireError
+from blockwire.wire.reject import Reject
+from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
+from blockwire.wire.text import TextRequest
+
+_log = logging.getLogger("blockwire.target")
+
+
+def session_spec(admission: Admission, portal_group_tag: int, tsih: int) -> SessionSpec:
+    """What the plane has to know of a session, from a login that is about to be admitted."""
+    agreed = admission.parameters
+    return SessionSpec(
+        role=Role.TARGET,
+        initiator_name=admission.initiator_name,
+        target_name=admission.target_name,
+        isid=bytes(admission.isid),
+        tsih=tsih,
+        target_portal_group_tag=portal_group_tag,
+        initial_r2t=agreed.initial_r2t,
+        immediate_data=agreed.immediate_data,
+        max_burst_length=agreed.max_burst_length,
+        first_burst_length=agreed.first_burst_length,
+        max_outstanding_r2t=agreed.max_outstanding_r2t,
+        data_pdu_in_order=agreed.data_pdu_in_order,
+        data_sequence_in_order=agreed.data_sequence_in_order,
+        error_recovery_level=agreed.error_recovery_level,
+        max_connections=agreed.max_connections,
+        iscsi_protocol_level=agreed.iscsi_protocol_level,
+        fast_abort=agreed.task_reporting == "FastAbort",
+        cmd_sn=admission.cmd_sn,
+        exp_cmd_sn=admission.cmd_sn,
+    )
+
+
+def handoff(
+    result: LoginResult, transport: TransportHandle, peer: str, keep_alive: tuple[float, float], reassigned: int | None
+) -> ConnectionHandoff:
+    """A logged-in connection on its way to the plane; ``keep_alive`` is (interval, timeout) in seconds."""
+    agreed = result.parameters
+    return ConnectionHandoff(
+        transport=transport,
+        cid=result.cid,
+        max_recv_data_segment_length=agreed.target_max_recv_data_segment_length,
+        max_send_data_segment_length=agreed.initiator_max_recv_data_segment_length,
+        header_digest=Digest.CRC32C if agreed.header_digest == "CRC32C" else Digest.NONE,
+        data_digest=Digest.CRC32C if agreed.data_digest == "CRC32C" else Digest.NONE,
+        stat_sn=result.stat_sn,
+        over_read=result.over_read,
+        peer=peer,
+        keep_alive_interval=keep_alive[0],
+        keep_alive_timeout=keep_alive[1],
+        reassigned_from=reassigned,
+    )
+
+
+class TargetSession:
+    """One session in the full feature phase. Made at admission, before its connection is handed over."""
+
+    def __init__(
+        self,
+        device: TargetDevice,
+        admission: Admission,
+        tsih: int,
+        *,
+        plane: DataPlane,
+        dispatch: Dispatch,
+        runtime: Runtime,
+        observe: Observer,
+        forget: Callable[[TargetSession], None],
+        drop_all: Callable[[TargetDevice], Awaitable[None]],
+        targets: Callable[[str], TargetList],
+    ) -> None:
+        self.device = device
+        self.tsih = tsih
+        self.parameters: Parameters = admission.parameters
+        self.initiator_name = admission.initiator_name
+        self.isid = bytes(admission.isid)
+        self.name = SessionName.of(admission.initiator_name, self.isid, admission.target_name, device.portal_group_tag)
+        self.connections: dict[int, str] = {}
+        """CID -> peer address."""
+        self.nexuses: dict[int, Nexus] = {}
+        """By LUN field as a number."""
+        self.commands = 0
+        """Commands that came up to Python."""
+        self.ended = asyncio.Event()
+        self._plane = plane
+        self._dispatch = dispatch
+        self._runtime = runtime
+        self._observe = observe
+        self._forget = forget
+        self._drop_all = drop_all
+        self._functions = TaskManagement(device, plane, dispatch)
+        self._targets = targets
+        self._texts: dict[int, TextTarget] = {}
+        self._connection_parameters: dict[int, Parameters] = {}
+        self._locals: dict[int, str] = {}
+        self._replaced: set[int] = set()
+        self._ending = False
+        self._logged_out = False
+        self.id = plane.create_session(session_spec(admission, device.portal_group_tag, tsih))
+        dispatch.subscribe(self.id, self.handle)
+
+    # ------------------------------------------------------------------ beginning
+    async def map_units(self) -> None:
+        """Every logical unit of the target becomes visible, with a unit attention to report: the nexus is new."""
+        for unit in list(self.device.units.values()):
+            await self.map_unit(unit, SenseCode.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED)
+
+    async def map_unit(self, unit: LogicalUnit, attention: SenseCode) -> None:
+        """One more logical unit becomes visible."""
+        nexus = Nexus(self.id, unit)
+        nexus.establish(attention)
+        await self._dispatch.op(self._plane.map_lun(*nexus.key, unit.mapping(nexus.first_gates())))
+        self.nexuses[nexus.field] = nexus
+        unit.nexuses.add(nexus)
+
+    async def adopt(self, given: ConnectionHandoff, parameters: Parameters, local: str) -> None:
+        """A connection on our address ``local`` enters the full feature phase; one of its CID gives way (6.3.4)."""
+        if given.cid in self.connections:
+            self._replaced.add(given.cid)
+            await self._dispatch.op(self._plane.release(self.id, given.cid, ReleaseMode.TERMINATE))
+        self.connections[given.cid] = given.peer
+        self._connection_parameters[given.cid] = parameters
+        self._locals[given.cid] = local
+        self._texts.pop(given.cid, None)
+        try:
+            await self._dispatch.op(self._plane.adopt(self.id, given))
+        except BaseException:
+            self.connections.pop(given.cid, None)
+            raise
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for events."""
+        return {
+            "target": self.device.name,
+            "initiator": self.initiator_name,
+            "isid": "0x" + self.isid.hex(),
+            "tsih": self.tsih,
+            "session": self.id,
+            "peers": sorted(self.connections.values()),
+        }
+
+    # ------------------------------------------------------------------ events
+    def handle(self, event: Any) -> None:
+        """One event of the plane. By name: the native module has event classes of its own."""
+        match type(event).__name__:
+            case "CommandForControl":
+                self._command(event)
+            case "ControlPdu":
+                self._control(event)
+            case "ConnectionLost":
+                self._gone(event.cid, event.code, event.evidence)
+            case "ConnectionClosed":
+                self._gone(event.cid, "logout" if self._logged_out else "closed", "")
+            case "ProtocolViolation":
+                self._tell("protocol-violation", cid=event.cid, what=event.what)
+            case "DigestFailure":
+                self._tell("digest-error", cid=event.cid, kind=event.kind)
+
+    def _tell(self, event: str, **details: Any) -> None:
+        self._observe(TargetEvent(event, {**self.describe(), **details}))
+
+    def _gone(self, cid: int, reason: str, evidence: str) -> None:
+        if cid in self._replaced:
+            self._replaced.discard(cid)
+            return
+        self.connections.pop(cid, None)
+        self._texts.pop(cid, None)
+        if not self.connections and not self._ending:
+            self._runtime.spawn(self.end(reason, evidence), f"session {self.id} ends")
+
+    # ------------------------------------------------------------------ commands
+    def _command(self, event: CommandForControl) -> None:
+        self.commands += 1
+        nexus = self.nexuses.get(event.lun)
+        if nexus is None:
+            self._plane.reply(self.id, event.tag, absent.answer(event.cdb, self.device.view))
+            return
+        call = Call(event, self.device.view, self._plane, self._dispatch, nexus.unit, nexus, self._mode_changed)
+        try:
+            found = table.answer(call)
+        except Exception:
+            _log.exception("%s failed", describe(event.cdb))
+            found = table.failure()
+        if inspect.isawaitable(found):
+            self._runtime.spawn(self._finish(event, nexus, found), describe(event.cdb))
+        else:
+            self._reply(event, nexus, found)
+
+    async def _finish(self, event: CommandForControl, nexus: Nexus, coming: Awaitable[Answer]) -> None:
+        try:
+            found = await coming
+        except Exception:
+            _log.exception("%s failed", describe(event.cdb))
+            found = table.failure()
+        if not self._ending:
+            self._reply(event, nexus, found)
+
+    def _reply(self, event: CommandForControl, nexus: Nexus, found: Answer) -> None:
+        self._plane.reply(self.id, event.tag, found)
+        if nexus.answered():
+            set_gates(self._plane, (nexus,))
+
+    def _mode_changed(self, unit: LogicalUnit, by: Nexus) -> None:
+        """MODE SELECT took effect: the plane learns it, the other nexuses get a unit attention (SPC-4 6.11)."""
+        unit.attention(SenseCode.MODE_PARAMETERS_CHANGED, but=by)
+        # map_lun carries the gates too, so this both tells the change and arms the unit attention.
+        for nexus in unit.nexuses:
+            self._plane.map_lun(*nexus.key, unit.mapping(nexus.first_gates()))
+
+    # ------------------------------------------------------------------ control PDUs
+    def _control(self, event: ControlPdu) -> None:
+        header, data = bytes(event.header), bytes(event.data)
+        try:
+            match header[0] & 0x3F:
+                case Opcode.TASK_MANAGEMENT_REQUEST:
+                    request = TaskManagementRequest.decode(header, b"", data)
+                    self._runtime.spawn(self._task_management(event, request), f"session {self.id} task management")
+                case Opcode.LOGOUT_REQUEST:
+                    self._logout(event, LogoutRequest.decode(header, b"", data))
+                case Opcode.TEXT_REQUEST:
+                    self._text(event, TextRequest.decode(header, b"", data))
+                case _:
+                    self._reject(event, RejectReason.COMMAND_NOT_SUPPORTED)
+        except WireError:
+            self._reject(event, RejectReason.INVALID_PDU_FIELD)
+
+    def _answer(self, event: ControlPdu, pdu: Pdu, effects: Effects = Effects()) -> None:  # noqa: B008 - frozen
+        self._plane.reply(self.id, event.tag, ResponsePdu(pdu.encode(), pdu.data), effects)
+
+    def _reject(self, event: ControlPdu, reason: RejectReason) -> None:
+        self._answer(event, Reject(reason=reason, data=bytes(event.header)))
+
+    async def _task_management(self, event: ControlPdu, request: TaskManagementRequest) -> None:
+        issuer = Issuer(self.id, self.parameters.task_reporting == "FastAbort")
+        try:
+            outcome = await self._functions.perform(request, issuer)
+        except Exception:
+            _log.exception("task management function %d failed", request.function)
+            response = TaskManagementResponse(
+                response=TaskResponse.FUNCTION_REJECTED, initiator_task_tag=request.initiator_task_tag
+            )
+            self._answer(event, response)
+            return
+        self._tell(
+            "task-management",
+            function=_function_name(request.function),
+            response=outcome.response.name.lower().replace("_", "-"),
+            affected=outcome.affected,
+        )
+        if self._ending:
+            return
+        response = TaskManagementResponse(response=outcome.response, initiator_task_tag=request.initiator_task_tag)
+        # 4.2.2.3.2: a function that ended tasks of several, or a reset, is fenced where ResponseFence was negotiated.
+        fence = outcome.affected > 0 and self.parameters.task_reporting != "RFC3720"
+        self._answer(event, response, Effects(fence=fence))
+        if outcome.drop_sessions:
+            await self._drop_all(self.device)
+
+    def _logout(self, event: ControlPdu, request: LogoutRequest) -> None:
+        """Logout (11.14, 11.15). At ERL below 2 there is no recovery to remove a connection for."""
+        session_ends = request.reason == LogoutReason.CLOSE_SESSION
+        others = [cid for cid in self.connections if cid != event.cid]
+        if request.reason == LogoutReason.REMOVE_FOR_RECOVERY and self.parameters.error_recovery_level < 2:
+            self._answer_logout(event, request, LogoutResult.RECOVERY_NOT_SUPPORTED)
+            return
+        if request.reason not in (LogoutReason.CLOSE_SESSION, LogoutReason.CLOSE_CONNECTION):
+            self._reject(event, RejectReason.INVALID_PDU_FIELD)
+            return
+        if not session_ends and request.cid not in self.connections:
+            self._answer_logout(event, request, LogoutResult.CID_NOT_FOUND)
+            return
+        if session_ends or request.cid == event.cid:
+            self._logged_out = session_ends or not others
+            self._answer_logout(event, request, LogoutResult.SUCCESS, close=True)
+            for cid in others if session_ends else ():
+                self._plane.release(self.id, cid, ReleaseMode.TERMINATE)
+        else:
+            self._plane.release(self.id, request.cid, ReleaseMode.TERMINATE)
+            self._answer_logout(event, request, LogoutResult.SUCCESS)
+
+    def _answer_logout(
+        self, event: ControlPdu, request: LogoutRequest, result: LogoutResult, *, close: bool = False
+    ) -> None:
+        response = LogoutResponse(
+            response=result,
+            initiator_task_tag=request.initiator_task_tag,
+            time2wait=self.parameters.default_time2wait,
+            time2retain=self.parameters.default_time2retain if self.parameters.error_recovery_level == 2 else 0,
+        )
+        self._answer(event, response, Effects(close=close))
+
+    def _text(self, event: ControlPdu, request: TextRequest) -> None:
+        service = self._texts.get(event.cid)
+        if service is None:
+            parameters = self._connection_parameters.get(event.cid, self.parameters)
+            listing = answering(lambda: self._targets(self._locals.get(event.cid, "")), self.device.name)
+            service = self._texts[event.cid] = TextTarget(parameters, listing, self.device.preferences)
+        before = service.parameters
+        try:
+            reply = service.handle_request(request, self._runtime.now())
+        except ProtocolError as error:
+            self._reject(event, RejectReason(error.reject_reason))
+            return
+        apply: dict[str, int] = {}
+        now = reply.parameters or before
+        if now.initiator_max_recv_data_segment_length != before.initiator_max_recv_data_segment_length:
+            apply["max_send_data_segment_length"] = now.initiator_max_recv_data_segment_length
+        if now.target_max_recv_data_segment_length != before.target_max_recv_data_segment_length:
+            apply["max_recv_data_segment_length"] = now.target_max_recv_data_segment_length
+        self._answer(event, reply.response, Effects(apply=apply))
+
+    # ------------------------------------------------------------------ ending
+    def ask_logout(self, seconds: int) -> None:
+        """Asynchronous message 1 on every connection: log out within ``seconds`` (RFC 7143 11.9.1)."""
+        message = AsyncMessage(async_event=AsyncEvent.LOGOUT_REQUEST, parameter3=max(1, min(seconds, 0xFFFF)))
+        for cid in self.connections:
+            self._plane.send_unsolicited(self.id, cid, ResponsePdu(message.encode(), b""))
+
+    async def end(self, reason: str, evidence: str = "") -> None:
+        """Ends the session, whatever its state; idempotent, and returns when it has ended."""
+        if self._ending:
+            await self.ended.wait()
+            return
+        self._ending = True
+        described = self.describe()
+        for nexus in self.nexuses.values():
+            nexus.unit.nexuses.discard(nexus)
+        self.nexuses.clear()
+        try:
+            await self._dispatch.op(self._plane.close_session(self.id))
+        except Error as error:
+            _log.warning("session %d did not close in order: %s", self.id, error)
+        finally:
+            self._dispatch.unsubscribe(self.id)
+            self.connections.clear()
+            self._forget(self)
+            self.ended.set()
+        details = {**described, "reason": reason, **({"evidence": evidence} if evidence else {})}
+        self._observe(TargetEvent("session-down", details))
+
+
+def _function_name(function: int) -> str:
+    try:
+        return TaskFunction(function).name.lower().replace("_", "-")
+    except ValueError:
+        return str(function)
