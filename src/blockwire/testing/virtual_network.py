@@ -261,6 +261,13 @@ class Network:
         """Every further link that `plan` says nothing of gets these faults."""
         self._always = faults
 
+    def restore(self) -> None:
+        """No faults for further links, and no link is stalled any more; what was cut stays cut."""
+        self._planned.clear()
+        self._always = NO_FAULTS
+        for link in self.links:
+            link.stall(False)
+
     # ------------------------------------------------------------------ waiting
     async def retry(self, attempt: Callable[[], Any]) -> Any:
         """Calls `attempt` until it gives something else than None, each time the world moved."""
