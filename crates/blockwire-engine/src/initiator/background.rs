@@ -153,8 +153,10 @@ impl Background {
         session.tell(&mut state);
         let changed = state.foreground || state.links.get(conn).is_none_or(Option::is_none) || ready.writable
             || state.links.iter().flatten().any(|l| l.blocked);
+        // a later deadline is found by the tick of the earlier one
+        let earlier = state.side.proto.deadline(conn).is_some_and(|at| entry.next.is_none_or(|next| at < next));
         drop(state);
-        if changed {
+        if changed || earlier {
             self.refresh(core, at);
         }
     }

@@ -1,0 +1,344 @@
+//! The initiator on real sockets, against a target that shares no code with it.
+
+mod mini_target;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use blockwire_engine::Plane;
+use blockwire_engine::calls::{Handoff, ReleaseMode, SessionSpec};
+use blockwire_engine::core::PlaneOptions;
+use blockwire_engine::events::{Event, OpResult, TaskDone};
+use blockwire_engine::initiator::{BlockRequest, IoKind, LoadSpec, Memory};
+use blockwire_engine::transport::TransportHandle;
+use blockwire_proto::{ConnectionParams, SessionParams};
+use mini_target::{CUT, FULL, MiniTarget, PING, SILENT};
+
+struct Rig {
+    plane: Arc<Plane>,
+    session: u64,
+    target: MiniTarget,
+}
+
+fn connection() -> ConnectionParams {
+    ConnectionParams {
+        cid: 1,
+        max_recv_data_segment_length: 262_144,
+        max_send_data_segment_length: 65_536,
+        ..ConnectionParams::default()
+    }
+}
+
+fn rig_with(params: ConnectionParams) -> Rig {
+    let plane = Arc::new(Plane::new(PlaneOptions::default()).unwrap());
+    let spec = SessionSpec {
+        params: SessionParams::default(),
+        initiator_name: "iqn.2026-01.example:a".to_owned(),
+        target_name: "iqn.2026-01.example:b".to_owned(),
+        isid: [0; 6],
+        tsih: 1,
+        max_connections: 1,
+        cmd_sn: 1,
+        exp_cmd_sn: 1,
+        max_cmd_sn: 64,
+    };
+    let session = plane.create_initiator_session(spec).unwrap();
+    let (target, fd) = MiniTarget::start(16 << 20);
+    let handoff = Handoff {
+        transport: TransportHandle::Tcp(fd),
+        params,
+        stat_sn: 0,
+        exp_stat_sn: 1,
+        over_read: Vec::new(),
+        peer: String::new(),
+        reassigned_from: None,
+    };
+    let op = plane.adopt(session, handoff);
+    let rig = Rig { plane, session, target };
+    let done = rig.event(|e| matches!(e, Event::OpDone { op: o, .. } if *o == op));
+    assert!(matches!(done, Event::OpDone { result: Ok(OpResult::None), .. }), "{done:?}");
+    rig
+}
+
+fn rig() -> Rig {
+    rig_with(connection())
+}
+
+fn never() -> impl FnMut() -> bool {
+    || false
+}
+
+impl Rig {
+    fn event(&self, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+        let started = Instant::now();
+        loop {
+            for event in self.plane.events().drain(64) {
+                if wanted(&event) {
+                    return event;
+                }
+            }
+            assert!(started.elapsed() < Duration::from_secs(5), "no such event");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn execute(&self, kind: IoKind, lba: u32, buffer: &mut [u8], timeout: Option<Duration>) -> TaskDone {
+        let blocks = (buffer.len() / 512) as u32;
+        let io = BlockRequest { kind, lba: u64::from(lba), blocks, block_size: 512, fua: false };
+        // SAFETY: the buffer outlives the call, and the call its request (checked below).
+        let memory = unsafe { Memory::new(buffer.as_mut_ptr(), buffer.len() as u32) };
+        let token = self.plane.token();
+        let done = self.plane.execute_io(self.session, token, 0, &io, memory, timeout, &mut never()).unwrap();
+        assert!(!done.pinned);
+        done.done
+    }
+}
+
+fn pattern(len: usize, seed: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 13 + i / 509 + seed) as u8).collect()
+}
+
+fn is_good(done: &TaskDone) -> bool {
+    done.code.is_empty() && done.status == 0 && done.residual == 0
+}
+
+#[test]
+fn synchronous_reads_and_writes_of_many_sizes() {
+    let rig = rig();
+    for (i, len) in [512, 4096, 65_536, 66_048, 262_144, 1 << 20, 3 << 20].into_iter().enumerate() {
+        let mut data = pattern(len, i);
+        assert!(is_good(&rig.execute(IoKind::Write, 8, &mut data, None)));
+        assert_eq!(rig.target.disk.lock().unwrap()[4096..4096 + len], data);
+        let mut back = vec![0; len];
+        assert!(is_good(&rig.execute(IoKind::Read, 8, &mut back, None)));
+        assert!(back == data, "{len}");
+    }
+    assert!(is_good(&rig.execute(IoKind::Flush, 0, &mut [], None)));
+}
+
+#[test]
+fn depth_one_is_one_send_and_one_receive() {
+    let rig = rig();
+    let mut buffer = vec![0; 4096];
+    for _ in 0..50 {
+        rig.execute(IoKind::Read, 0, &mut buffer, None);
+    }
+    let count = |rig: &Rig| {
+        let mut out = Vec::new();
+        rig.plane.initiator_session(rig.session).unwrap().statistics(rig.session, &mut out);
+        let find = |name: &str| out[0].1.iter().find(|(n, _)| *n == name).unwrap().1;
+        (find("send_calls"), find("receive_calls"), find("pdus_received"))
+    };
+    let before = count(&rig);
+    for _ in 0..200 {
+        assert!(is_good(&rig.execute(IoKind::Read, 0, &mut buffer, None)));
+    }
+    let after = count(&rig);
+    assert_eq!(after.0 - before.0, 200);
+    assert_eq!(after.2 - before.2, 200);
+    // a response may arrive in two pieces, and the background may look once when the machine is busy
+    assert!((200..230).contains(&(after.1 - before.1)), "{} receive calls", after.1 - before.1);
+}
+
+#[test]
+fn a_queue_of_many() {
+    let rig = rig();
+    let queue = rig.plane.open_queue(rig.session).unwrap();
+    let mut buffers: Vec<Vec<u8>> = (0..64).map(|i| pattern(8192, i)).collect();
+    for kind in [IoKind::Write, IoKind::Read] {
+        let mut open = 0;
+        for (i, buffer) in buffers.iter_mut().enumerate() {
+            let io = BlockRequest { kind, lba: i as u64 * 16, blocks: 16, block_size: 512, fua: false };
+            if kind == IoKind::Read {
+                buffer.fill(0);
+            }
+            // SAFETY: the buffers live until all completions are taken below.
+            let memory = unsafe { Memory::new(buffer.as_mut_ptr(), 8192) };
+            rig.plane.submit_io(rig.session, 1000 + i as u64, queue, 0, &io, memory).unwrap();
+            open += 1;
+        }
+        let mut done = Vec::new();
+        while open > done.len() {
+            rig.plane.wait(queue, 1, None, &mut never(), &mut done).unwrap();
+        }
+        assert!(done.iter().all(is_good));
+        let mut tokens: Vec<u64> = done.iter().map(|d| d.token).collect();
+        tokens.sort_unstable();
+        assert!(tokens.into_iter().eq(1000..1064));
+    }
+    for (i, buffer) in buffers.iter().enumerate() {
+        assert!(*buffer == pattern(8192, i));
+    }
+    let mut none = Vec::new();
+    rig.plane.wait(queue, 1, None, &mut never(), &mut none).unwrap();
+    assert!(none.is_empty(), "nothing is in flight: the wait comes back");
+    rig.plane.close_queue(queue);
+    assert!(rig.plane.wait(queue, 1, None, &mut never(), &mut none).is_err());
+}
+
+#[test]
+fn completions_as_events_need_no_thread() {
+    let rig = rig();
+    let mut buffer = vec![1; 4096];
+    let io = BlockRequest { kind: IoKind::Read, lba: 0, blocks: 8, block_size: 512, fua: false };
+    for round in 0..20 {
+        // SAFETY: the buffer lives until the event below.
+        let memory = unsafe { Memory::new(buffer.as_mut_ptr(), 4096) };
+        rig.plane.submit_io(rig.session, 5000 + round, 0, 0, &io, memory).unwrap();
+        rig.event(|e| matches!(e, Event::TaskDone(done) if done.token == 5000 + round && is_good(done)));
+        assert!(buffer.iter().all(|b| *b == 0));
+        // synchronous calls in between take the sockets and give them back
+        assert!(is_good(&rig.execute(IoKind::Read, 0, &mut vec![0; 512], None)));
+    }
+}
+
+#[test]
+fn the_background_answers_pings() {
+    let rig = rig();
+    let io = BlockRequest { kind: IoKind::Read, lba: u64::from(PING), blocks: 0, block_size: 512, fua: false };
+    rig.plane.submit_io(rig.session, 1, 0, 0, &io, Memory::NONE).unwrap();
+    rig.event(|e| matches!(e, Event::TaskDone(done) if done.token == 1));
+    assert_eq!(rig.target.pongs.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn timeout_and_signal_abort_first() {
+    let rig = rig();
+    let started = Instant::now();
+    let done = rig.execute(IoKind::Read, SILENT, &mut vec![0; 512], Some(Duration::from_millis(150)));
+    assert_eq!(done.code, "task.aborted");
+    assert!(started.elapsed() >= Duration::from_millis(150) && started.elapsed() < Duration::from_secs(2));
+    assert_eq!(rig.target.aborts.load(Ordering::SeqCst), 1);
+    let mut buffer = vec![0; 512];
+    // SAFETY: as in `execute`.
+    let memory = unsafe { Memory::new(buffer.as_mut_ptr(), 512) };
+    let io = BlockRequest { kind: IoKind::Read, lba: u64::from(SILENT), blocks: 1, block_size: 512, fua: false };
+    let mut asked = 0;
+    let mut check = || {
+        asked += 1;
+        asked == 2
+    };
+    let done = rig.plane.execute_io(rig.session, 3, 0, &io, memory, None, &mut check).unwrap();
+    assert_eq!((done.done.code, done.pinned, asked), ("task.aborted", false, 2));
+    // the session is as good as before
+    assert!(is_good(&rig.execute(IoKind::Read, 0, &mut buffer, None)));
+}
+
+#[test]
+fn cancel_and_status() {
+    let rig = rig();
+    let queue = rig.plane.open_queue(rig.session).unwrap();
+    let mut buffer = vec![0; 512];
+    // SAFETY: the buffer lives until the completion.
+    let memory = unsafe { Memory::new(buffer.as_mut_ptr(), 512) };
+    let io = BlockRequest { kind: IoKind::Read, lba: u64::from(SILENT), blocks: 1, block_size: 512, fua: false };
+    rig.plane.submit_io(rig.session, 42, queue, 0, &io, memory).unwrap();
+    let mut done = Vec::new();
+    rig.plane.wait(queue, 1, Some(Duration::from_millis(120)), &mut never(), &mut done).unwrap();
+    assert!(done.is_empty());
+    assert!(rig.plane.cancel(42));
+    rig.plane.wait(queue, 1, Some(Duration::from_secs(2)), &mut never(), &mut done).unwrap();
+    assert_eq!((done[0].token, done[0].code), (42, "task.aborted"));
+    assert!(!rig.plane.cancel(42));
+    assert_eq!(rig.execute(IoKind::Read, FULL, &mut buffer, None).status, 0x28);
+}
+
+#[test]
+fn a_lost_connection_ends_everything_and_says_so() {
+    let rig = rig();
+    let mut buffer = vec![0; 512];
+    assert_eq!(rig.execute(IoKind::Read, CUT, &mut buffer, None).code, "session.lost");
+    let lost = rig.event(|e| matches!(e, Event::ConnectionLost { .. }));
+    let Event::ConnectionLost { session, cid: 1, code, .. } = lost else { panic!() };
+    assert_eq!(session, rig.session);
+    assert!(["closed-by-peer", "reset"].contains(&code));
+    // later requests end at once
+    assert_eq!(rig.execute(IoKind::Read, 0, &mut buffer, None).code, "session.lost");
+}
+
+#[test]
+fn pings_go_out_when_it_is_quiet() {
+    let rig = rig_with(ConnectionParams {
+        keep_alive_interval: 20_000_000,
+        keep_alive_timeout: 1_000_000_000,
+        ..connection()
+    });
+    std::thread::sleep(Duration::from_millis(120));
+    let mut out = Vec::new();
+    rig.plane.initiator_session(rig.session).unwrap().statistics(rig.session, &mut out);
+    let pings = out[0].1.iter().find(|(n, _)| *n == "pdus_received").unwrap().1;
+    assert!(pings >= 2, "{pings} answers to pings");
+}
+
+#[test]
+fn four_threads_share_a_session() {
+    let rig = Arc::new(rig());
+    let threads: Vec<_> = (0..4)
+        .map(|t| {
+            let rig = Arc::clone(&rig);
+            std::thread::spawn(move || {
+                for round in 0..100 {
+                    let mut data = pattern(4096, t * 1000 + round);
+                    let lba = (t * 4096 + round * 8) as u32;
+                    assert!(is_good(&rig.execute(IoKind::Write, lba, &mut data, None)));
+                    let mut back = vec![0; 4096];
+                    assert!(is_good(&rig.execute(IoKind::Read, lba, &mut back, None)));
+                    assert!(back == data);
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+#[test]
+fn release_gives_the_transport_back() {
+    let rig = rig();
+    assert!(is_good(&rig.execute(IoKind::Read, 0, &mut vec![0; 512], None)));
+    let op = rig.plane.release(rig.session, 1, ReleaseMode::Detach);
+    let event = rig.event(|e| matches!(e, Event::OpDone { op: o, .. } if *o == op));
+    let Event::OpDone { result: Ok(OpResult::Released(released)), .. } = event else { panic!("{event:?}") };
+    let Some(TransportHandle::Tcp(fd)) = released.transport else { panic!() };
+    assert_eq!(released.exp_stat_sn, 2);
+    let handoff = Handoff {
+        transport: TransportHandle::Tcp(fd),
+        params: connection(),
+        stat_sn: 0,
+        exp_stat_sn: released.exp_stat_sn,
+        over_read: released.over_read,
+        peer: String::new(),
+        reassigned_from: None,
+    };
+    let op = rig.plane.adopt(rig.session, handoff);
+    rig.event(|e| matches!(e, Event::OpDone { op: o, result: Ok(_) } if *o == op));
+    assert!(is_good(&rig.execute(IoKind::Read, 0, &mut vec![0; 512], None)));
+}
+
+#[test]
+fn load_with_verification() {
+    let rig = rig();
+    let spec = LoadSpec {
+        lun: 0,
+        block_size: 512,
+        size: 4 << 20,
+        transfer: 4096,
+        depth: 32,
+        read_percent: 50,
+        random: true,
+        duration: 0,
+        requests: 20_000,
+        verify: true,
+        seed: 7,
+        fua: false,
+    };
+    let report = rig.plane.run_load(rig.session, &spec, &mut never()).unwrap();
+    assert_eq!((report.reads + report.writes, report.errors, report.miscompares), (20_000, 0, 0), "{report:?}");
+    assert_eq!(report.histogram_ns.iter().map(|b| b.1).sum::<u64>(), 20_000);
+    // a disk that forgot is noticed
+    rig.target.disk.lock().unwrap().rotate_left(512);
+    let report = rig.plane.run_load(rig.session, &LoadSpec { read_percent: 100, ..spec }, &mut never()).unwrap();
+    assert!(report.miscompares > 0);
+}
