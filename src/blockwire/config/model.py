@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from blockwire.config.store_words import STORE_OPTIONS, bytes_of, parse_filter, parse_store, truth
 from blockwire.names import Portal, iscsi_name
+from blockwire.negotiate.preferences import Preferences
 
 SCHEMA = "blockwire.config/1"
 
@@ -191,6 +192,12 @@ class TargetConfig(_Model):
     @classmethod
     def _allow(cls, rules: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(_rule(rule) for rule in rules))
+
+    @field_validator("keys")
+    @classmethod
+    def _keys(cls, keys: dict[str, str]) -> dict[str, str]:
+        Preferences.of("target", keys)  # ConfigurationError for an unknown key or a value outside its bounds
+        return keys
 
     @model_validator(mode="after")
     def _once(self) -> Self:

@@ -93,6 +93,8 @@ def test_who_is_warned() -> None:
         ([], {"luns": ["1=ram:1G", "1=ram:1G"]}, "LUN 1 is given twice"),
         ([], {}, "nothing to serve"),
         (["ram:1G"], {"keys": ["MaxBurstLength"]}, "is not NAME=VALUE"),
+        (["ram:1G"], {"keys": ["MaxBurstLenght=1048576"]}, "MaxBurstLenght"),
+        (["ram:1G"], {"keys": ["MaxBurstLength=12"]}, "MaxBurstLength"),
         (["ram:1G", "ram:1G"], {"serial": "A1"}, "one serial number for several LUNs"),
         (["ram:1G?serial=%01"], {}, "printable"),
         (["ram:1G?vendor=TOOLONGNAME"], {}, "vendor"),
