@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from blockwire.config.store_words import STORE_OPTIONS, bytes_of, parse_filter, parse_store, truth
+from blockwire.errors import ConfigurationError
 from blockwire.names import Portal, iscsi_name
 from blockwire.negotiate.preferences import Preferences
 
@@ -196,7 +197,11 @@ class TargetConfig(_Model):
     @field_validator("keys")
     @classmethod
     def _keys(cls, keys: dict[str, str]) -> dict[str, str]:
-        Preferences.of("target", keys)  # ConfigurationError for an unknown key or a value outside its bounds
+        try:
+            Preferences.of("target", keys)  # an unknown key, or a value outside its bounds
+        except ConfigurationError as error:
+            error.evidence = error.evidence or " ".join(f"{name}={value}" for name, value in keys.items())
+            raise
         return keys
 
     @model_validator(mode="after")
