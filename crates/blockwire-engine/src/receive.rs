@@ -13,6 +13,11 @@ use crate::transport::Transport;
 
 /// Payload rests of at least this many bytes are received straight into their task's memory.
 const DIRECT_AT_LEAST: u32 = 1024;
+/// While data segments of at least this many bytes come, one call takes no more than the rest of one and `AFTER_LARGE` bytes
+/// behind it: the next header, so that the next payload goes where it belongs too instead of through the buffer.
+/// Measured: a call costs less than copying this much.
+const LARGE: u32 = 32 * 1024;
+const AFTER_LARGE: usize = 4096;
 /// Parts of a task's memory that one system call fills.
 pub(crate) const DIRECT_PARTS: usize = 16;
 
@@ -49,12 +54,22 @@ pub struct ReceiveState {
     destination: Destination,
     /// Bytes of the data segment that were moved.
     moved: u32,
+    /// The last data segment was a large one.
+    large: bool,
     control: Vec<u8>,
+}
+
+impl ReceiveState {
+    /// Bytes of a receive buffer of `len` bytes to offer behind the direct parts.
+    #[inline]
+    pub(crate) fn room(&self, len: usize) -> usize {
+        if self.large { len.min(AFTER_LARGE) } else { len }
+    }
 }
 
 impl Default for ReceiveState {
     fn default() -> Self {
-        Self { destination: Destination::None, moved: 0, control: Vec::new() }
+        Self { destination: Destination::None, moved: 0, large: false, control: Vec::new() }
     }
 }
 
@@ -93,8 +108,9 @@ pub fn receive<R: Role>(role: &mut R, conn: ConnIndex, state: &mut ReceiveState,
     loop {
         let mut parts = [Part::new(std::ptr::null_mut(), 0); DIRECT_PARTS + 1];
         let (count, direct) = direct_parts(role, conn, state, &mut parts);
-        parts[count] = Part::new(cx.buffer.as_mut_ptr(), cx.buffer.len());
-        let asked = direct as usize + cx.buffer.len();
+        let room = state.room(cx.buffer.len());
+        parts[count] = Part::new(cx.buffer.as_mut_ptr(), room);
+        let asked = direct as usize + room;
         cx.counters.receive_calls += 1;
         // SAFETY: the direct parts are memory that the role gave for exactly this payload and that it keeps in place while the task
         // lives; the last part is the receive buffer, borrowed for this call.
@@ -247,6 +263,9 @@ fn cut<R: Role>(
             Step::NeedMore => {}
             Step::Header => {
                 let empty = deframer.data_remaining() == 0;
+                if !empty {
+                    state.large = deframer.data_remaining() >= LARGE;
+                }
                 role.seen(conn, now);
                 state.destination = role.endpoint().header(conn, now)?;
                 state.moved = 0;

@@ -125,8 +125,9 @@ impl InitiatorSession {
             let Some(Some(link)) = inner.links.get_mut(conn) else { break None };
             let mut parts = [Part::new(std::ptr::null_mut(), 0); DIRECT_PARTS + 1];
             let (count, direct) = direct_parts(&mut inner.side, conn, &link.receive, &mut parts);
-            parts[count] = Part::new(buffer.as_mut_ptr(), buffer.len());
-            let asked = direct as usize + buffer.len();
+            let room = link.receive.room(buffer.len());
+            parts[count] = Part::new(buffer.as_mut_ptr(), room);
+            let asked = direct as usize + room;
             inner.counters.receive_calls += 1;
             let received = if std::mem::take(&mut wait) {
                 let transport = Arc::clone(&link.transport);
