@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use blockwire_store::{
-    CompletionSink, IoVecs, Op, OpenOptions, Outcome, Store, Submitted, open, write,
-};
+use blockwire_store::{CompletionSink, IoVecs, Op, OpenOptions, Outcome, Store, Submitted, open, write};
 
 const SIZE: u64 = 1 << 30;
 
@@ -43,8 +41,7 @@ fn cpu() -> Duration {
         libc::getrusage(libc::RUSAGE_SELF, &mut usage);
         usage
     };
-    let time =
-        |value: libc::timeval| Duration::new(value.tv_sec as u64, value.tv_usec as u32 * 1000);
+    let time = |value: libc::timeval| Duration::new(value.tv_sec as u64, value.tv_usec as u32 * 1000);
     time(usage.ru_utime) + time(usage.ru_stime)
 }
 
@@ -64,10 +61,7 @@ struct Load {
 fn measure(store: &dyn Store, load: &Load, time: Duration) -> (f64, f64) {
     // SAFETY: no pointers.
     let bell = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-    let mailbox = Arc::new(Mailbox {
-        bell,
-        done: Mutex::default(),
-    });
+    let mailbox = Arc::new(Mailbox { bell, done: Mutex::default() });
     let sink: Arc<dyn CompletionSink> = mailbox.clone();
     let memory = vec![1u8; load.block * load.depth + 4096];
     let base = (memory.as_ptr() as usize).next_multiple_of(4096);
@@ -78,20 +72,10 @@ fn measure(store: &dyn Store, load: &Load, time: Duration) -> (f64, f64) {
         random ^= random << 17;
         let offset = random % (load.span / load.block as u64) * load.block as u64;
         // SAFETY: every token has its own part of `memory`, which outlives the last completion awaited below.
-        let list =
-            unsafe { IoVecs::single((base + token as usize * load.block) as *mut u8, load.block) };
-        if load.write {
-            Op::Write {
-                offset,
-                src: list,
-                fua: load.fua,
-            }
-        } else {
-            Op::Read { offset, dst: list }
-        }
+        let list = unsafe { IoVecs::single((base + token as usize * load.block) as *mut u8, load.block) };
+        if load.write { Op::Write { offset, src: list, fua: load.fua } } else { Op::Read { offset, dst: list } }
     };
-    let (mut ready, mut taken): (Vec<u64>, Vec<u64>) =
-        ((0..load.depth as u64).collect(), Vec::new());
+    let (mut ready, mut taken): (Vec<u64>, Vec<u64>) = ((0..load.depth as u64).collect(), Vec::new());
     let (mut count, mut flying) = (0u64, 0usize);
     let (started, cpu_before) = (Instant::now(), cpu());
     loop {
@@ -126,10 +110,7 @@ fn measure(store: &dyn Store, load: &Load, time: Duration) -> (f64, f64) {
     let (wall, busy) = (started.elapsed(), cpu() - cpu_before);
     // SAFETY: our own descriptor; nothing is in flight that could ring it.
     unsafe { libc::close(bell) };
-    (
-        count as f64 / wall.as_secs_f64(),
-        busy.as_secs_f64() * 1e6 / count as f64,
-    )
+    (count as f64 / wall.as_secs_f64(), busy.as_secs_f64() * 1e6 / count as f64)
 }
 
 fn drop_cache(path: &str) {
@@ -143,15 +124,8 @@ fn drop_cache(path: &str) {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let path = arguments.next().expect("usage: file_io PATH [SECONDS]");
-    let time = Duration::from_secs_f64(
-        arguments
-            .next()
-            .map_or(2.0, |text| text.parse().expect("a number of seconds")),
-    );
-    let options = OpenOptions {
-        create_size: Some(SIZE),
-        ..OpenOptions::default()
-    };
+    let time = Duration::from_secs_f64(arguments.next().map_or(2.0, |text| text.parse().expect("a number of seconds")));
+    let options = OpenOptions { create_size: Some(SIZE), ..OpenOptions::default() };
     {
         let store = open("file", &path, &options, &BTreeMap::new(), &[]).unwrap();
         let data: Vec<u8> = (0..1 << 20).map(|at| (at / 5) as u8).collect();
@@ -159,78 +133,15 @@ fn main() {
     }
     let small = 64 << 20;
     let loads = [
-        Load {
-            name: "cached read  4K qd1 ",
-            block: 4096,
-            depth: 1,
-            write: false,
-            fua: false,
-            span: small,
-        },
-        Load {
-            name: "cached read  4K qd32",
-            block: 4096,
-            depth: 32,
-            write: false,
-            fua: false,
-            span: small,
-        },
-        Load {
-            name: "cold   read  4K qd1 ",
-            block: 4096,
-            depth: 1,
-            write: false,
-            fua: false,
-            span: SIZE,
-        },
-        Load {
-            name: "cold   read  4K qd32",
-            block: 4096,
-            depth: 32,
-            write: false,
-            fua: false,
-            span: SIZE,
-        },
-        Load {
-            name: "cold   read 64K qd8 ",
-            block: 65_536,
-            depth: 8,
-            write: false,
-            fua: false,
-            span: SIZE,
-        },
-        Load {
-            name: "       write 4K qd1 ",
-            block: 4096,
-            depth: 1,
-            write: true,
-            fua: false,
-            span: small,
-        },
-        Load {
-            name: "       write 4K qd32",
-            block: 4096,
-            depth: 32,
-            write: true,
-            fua: false,
-            span: small,
-        },
-        Load {
-            name: "      write 64K qd8 ",
-            block: 65_536,
-            depth: 8,
-            write: true,
-            fua: false,
-            span: small,
-        },
-        Load {
-            name: "   write FUA 4K qd8 ",
-            block: 4096,
-            depth: 8,
-            write: true,
-            fua: true,
-            span: small,
-        },
+        Load { name: "cached read  4K qd1 ", block: 4096, depth: 1, write: false, fua: false, span: small },
+        Load { name: "cached read  4K qd32", block: 4096, depth: 32, write: false, fua: false, span: small },
+        Load { name: "cold   read  4K qd1 ", block: 4096, depth: 1, write: false, fua: false, span: SIZE },
+        Load { name: "cold   read  4K qd32", block: 4096, depth: 32, write: false, fua: false, span: SIZE },
+        Load { name: "cold   read 64K qd8 ", block: 65_536, depth: 8, write: false, fua: false, span: SIZE },
+        Load { name: "       write 4K qd1 ", block: 4096, depth: 1, write: true, fua: false, span: small },
+        Load { name: "       write 4K qd32", block: 4096, depth: 32, write: true, fua: false, span: small },
+        Load { name: "      write 64K qd8 ", block: 65_536, depth: 8, write: true, fua: false, span: small },
+        Load { name: "   write FUA 4K qd8 ", block: 4096, depth: 8, write: true, fua: true, span: small },
     ];
     let ways: [Way; 6] = [
         ("pool 4", false, &[("threads", "4")]),
@@ -244,20 +155,8 @@ fn main() {
     let only = arguments.next().unwrap_or_default();
     for load in loads.iter().filter(|load| load.name.contains(&only)) {
         for (name, direct, extra) in ways {
-            let extra = extra
-                .iter()
-                .map(|(key, value)| ((*key).into(), (*value).into()))
-                .collect();
-            let store = match open(
-                "file",
-                &path,
-                &OpenOptions {
-                    direct,
-                    ..options.clone()
-                },
-                &extra,
-                &[],
-            ) {
+            let extra = extra.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            let store = match open("file", &path, &OpenOptions { direct, ..options.clone() }, &extra, &[]) {
                 Ok(store) => store,
                 Err(error) => {
                     println!("{} {name:14} {error}", load.name);
@@ -271,10 +170,7 @@ fn main() {
                 blockwire_store::read(&*store, 0, &mut buffer).unwrap();
             }
             let (rate, busy) = measure(&*store, load, time);
-            println!(
-                "{} {name:14} {rate:9.0} op/s {busy:7.2} us CPU/op",
-                load.name
-            );
+            println!("{} {name:14} {rate:9.0} op/s {busy:7.2} us CPU/op", load.name);
         }
     }
 }

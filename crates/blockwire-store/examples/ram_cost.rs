@@ -16,10 +16,7 @@ impl CompletionSink for Nobody {
 
 fn main() {
     let size = 64u64 << 20;
-    let options = OpenOptions {
-        create_size: Some(size),
-        ..OpenOptions::default()
-    };
+    let options = OpenOptions { create_size: Some(size), ..OpenOptions::default() };
     let store = open("ram", "", &options, &BTreeMap::new(), &[]).unwrap();
     let sink: Arc<dyn CompletionSink> = Arc::new(Nobody);
     let base = store.mapping().unwrap().base.as_ptr();
@@ -35,19 +32,9 @@ fn main() {
                 // SAFETY: `buffer` outlives the operation, which is done when `submit` returns.
                 let list = unsafe { IoVecs::single(buffer.as_mut_ptr(), block) };
                 let offset = place(round);
-                let op = if write {
-                    Op::Write {
-                        offset,
-                        src: list,
-                        fua: false,
-                    }
-                } else {
-                    Op::Read { offset, dst: list }
-                };
-                assert!(matches!(
-                    store.submit(black_box(op), round, &sink),
-                    Submitted::Done(Ok(()))
-                ));
+                let op =
+                    if write { Op::Write { offset, src: list, fua: false } } else { Op::Read { offset, dst: list } };
+                assert!(matches!(store.submit(black_box(op), round, &sink), Submitted::Done(Ok(()))));
             }
             let through = started.elapsed().as_nanos() as f64 / rounds as f64;
             let started = Instant::now();
@@ -55,11 +42,8 @@ fn main() {
                 // SAFETY: `place` stays inside the mapping; nothing else uses it or the buffer.
                 unsafe {
                     let there = base.add(place(round) as usize);
-                    let (from, to) = if write {
-                        (buffer.as_ptr(), there)
-                    } else {
-                        (there.cast_const(), buffer.as_mut_ptr())
-                    };
+                    let (from, to) =
+                        if write { (buffer.as_ptr(), there) } else { (there.cast_const(), buffer.as_mut_ptr()) };
                     std::ptr::copy_nonoverlapping(from, to, black_box(block));
                 }
                 black_box(&mut buffer);

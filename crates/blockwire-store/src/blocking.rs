@@ -17,10 +17,7 @@ impl CompletionSink for Waiter {
     fn complete(&self, batch: &[(u64, Outcome)]) {
         let mut slot = self.outcome.lock().unwrap();
         for (_, outcome) in batch {
-            assert!(
-                slot.replace(outcome.clone()).is_none(),
-                "one operation completed twice"
-            );
+            assert!(slot.replace(outcome.clone()).is_none(), "one operation completed twice");
         }
         self.arrived.notify_all();
     }

@@ -53,36 +53,22 @@ pub struct StoreError {
 impl StoreError {
     /// An error that no system call reported.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            kind,
-            errno: 0,
-            offset: None,
-            message: message.into(),
-        }
+        Self { kind, errno: 0, offset: None, message: message.into() }
     }
 
     /// An error of a system call during I/O; `what` is the action that failed.
     pub fn from_errno(errno: i32, what: &'static str) -> Self {
         let kind = match errno {
             libc::ENOSPC | libc::EDQUOT | libc::EFBIG => ErrorKind::NoSpace,
-            libc::EIO | libc::EREMOTEIO | libc::EUCLEAN | libc::EILSEQ | libc::ENODATA => {
-                ErrorKind::Medium
-            }
-            libc::ENODEV | libc::ENXIO | libc::ESTALE | libc::ENOMEDIUM | libc::ENOTCONN => {
-                ErrorKind::Offline
-            }
+            libc::EIO | libc::EREMOTEIO | libc::EUCLEAN | libc::EILSEQ | libc::ENODATA => ErrorKind::Medium,
+            libc::ENODEV | libc::ENXIO | libc::ESTALE | libc::ENOMEDIUM | libc::ENOTCONN => ErrorKind::Offline,
             libc::EROFS => ErrorKind::ReadOnly,
             libc::EOPNOTSUPP | libc::ENOSYS => ErrorKind::Unsupported,
             libc::ENOENT | libc::ENOTDIR => ErrorKind::NotFound,
             libc::EACCES | libc::EPERM => ErrorKind::Permission,
             _ => ErrorKind::Io,
         };
-        Self {
-            kind,
-            errno,
-            offset: None,
-            message: Cow::Borrowed(what),
-        }
+        Self { kind, errno, offset: None, message: Cow::Borrowed(what) }
     }
 
     /// The same error with the place where it happened.

@@ -49,10 +49,7 @@ impl fmt::Debug for IoVec {
     }
 }
 
-const EMPTY: IoVec = IoVec {
-    ptr: std::ptr::null_mut(),
-    len: 0,
-};
+const EMPTY: IoVec = IoVec { ptr: std::ptr::null_mut(), len: 0 };
 
 #[derive(Clone)]
 enum Pieces {
@@ -84,14 +81,7 @@ impl Default for IoVecs {
 impl IoVecs {
     /// An empty list.
     pub const fn new() -> Self {
-        Self {
-            pieces: Pieces::Inline {
-                pieces: [EMPTY; INLINE],
-                count: 0,
-            },
-            first: 0,
-            total: 0,
-        }
+        Self { pieces: Pieces::Inline { pieces: [EMPTY; INLINE], count: 0 }, first: 0, total: 0 }
     }
 
     /// A list of one piece.

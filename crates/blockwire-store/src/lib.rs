@@ -124,11 +124,7 @@ pub trait Store: Send + Sync {
 pub(crate) fn check_range(offset: u64, len: u64, size: u64) -> Outcome {
     match offset.checked_add(len) {
         Some(end) if end <= size => Ok(()),
-        _ => Err(StoreError::new(
-            ErrorKind::OutOfRange,
-            "range ends behind the end of the store",
-        )
-        .at(offset)),
+        _ => Err(StoreError::new(ErrorKind::OutOfRange, "range ends behind the end of the store").at(offset)),
     }
 }
 
@@ -140,20 +136,13 @@ pub(crate) fn check_op(op: &Op, size: u64, capabilities: &Capabilities) -> Outco
     }
     match op {
         Op::Punch { .. } if !capabilities.can_punch => {
-            return Err(StoreError::new(
-                ErrorKind::Unsupported,
-                "the store cannot free space",
-            ));
+            return Err(StoreError::new(ErrorKind::Unsupported, "the store cannot free space"));
         }
         Op::Resize { .. } if !capabilities.can_resize => {
-            return Err(StoreError::new(
-                ErrorKind::Unsupported,
-                "the store cannot be resized",
-            ));
+            return Err(StoreError::new(ErrorKind::Unsupported, "the store cannot be resized"));
         }
         Op::Copy { from, len, .. } => check_range(*from, *len, size)?,
         _ => {}
     }
-    op.range()
-        .map_or(Ok(()), |(offset, len)| check_range(offset, len, size))
+    op.range().map_or(Ok(()), |(offset, len)| check_range(offset, len, size))
 }

@@ -56,12 +56,7 @@ impl Region {
             Ok(base) => (base, wanted),
             Err(_) => (map(needed, libc::PROT_NONE, flags, -1)?, needed),
         };
-        let region = Self {
-            base,
-            reserved,
-            usable: AtomicUsize::new(0),
-            anonymous: true,
-        };
+        let region = Self { base, reserved, usable: AtomicUsize::new(0), anonymous: true };
         // A forked child must not share or copy it: copy-on-write would double what the parent then writes.
         // Huge pages are advice; a kernel without them says EINVAL and nothing is lost.
         for advice in [libc::MADV_DONTFORK, libc::MADV_HUGEPAGE] {
@@ -76,20 +71,11 @@ impl Region {
     /// touching a page behind the file's end, or one the disk has no room for, kills the process (SIGBUS).
     pub(crate) fn shared(file: &File, len: usize, writable: bool) -> Result<Self, Errno> {
         let reserved = page_up(len.max(1)).ok_or(libc::ENOMEM)?;
-        let protection = if writable {
-            libc::PROT_READ | libc::PROT_WRITE
-        } else {
-            libc::PROT_READ
-        };
+        let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         let base = map(reserved, protection, libc::MAP_SHARED, file.as_raw_fd())?;
         // SAFETY: our own fresh mapping.
         unsafe { libc::madvise(base.as_ptr().cast(), reserved, libc::MADV_DONTFORK) };
-        Ok(Self {
-            base,
-            reserved,
-            usable: AtomicUsize::new(len),
-            anonymous: false,
-        })
+        Ok(Self { base, reserved, usable: AtomicUsize::new(len), anonymous: false })
     }
 
     pub(crate) const fn base(&self) -> NonNull<u8> {
@@ -102,21 +88,12 @@ impl Region {
 
     /// Makes at least `len` bytes usable; ENOMEM when that is more than was reserved.
     pub(crate) fn grow(&self, len: usize) -> Result<(), Errno> {
-        let len = page_up(len)
-            .filter(|len| *len <= self.reserved)
-            .ok_or(libc::ENOMEM)?;
+        let len = page_up(len).filter(|len| *len <= self.reserved).ok_or(libc::ENOMEM)?;
         if len <= self.usable.load(Ordering::Acquire) {
             return Ok(());
         }
         // SAFETY: a prefix of our own reserved, anonymous mapping; access is only ever added to it.
-        if unsafe {
-            libc::mprotect(
-                self.base.as_ptr().cast(),
-                len,
-                libc::PROT_READ | libc::PROT_WRITE,
-            )
-        } != 0
-        {
+        if unsafe { libc::mprotect(self.base.as_ptr().cast(), len, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
             return Err(errno());
         }
         self.usable.fetch_max(len, Ordering::AcqRel);
@@ -127,10 +104,7 @@ impl Region {
     #[inline]
     fn at(&self, offset: u64, len: usize) -> *mut u8 {
         let usable = self.usable.load(Ordering::Acquire);
-        assert!(
-            offset <= usable as u64 && len <= usable - offset as usize,
-            "range outside the mapping"
-        );
+        assert!(offset <= usable as u64 && len <= usable - offset as usize, "range outside the mapping");
         // SAFETY: offset <= usable <= reserved, inside the mapping.
         unsafe { self.base.as_ptr().add(offset as usize) }
     }
@@ -200,11 +174,7 @@ impl Region {
         let len = len + (offset as usize - start);
         let base = self.at(start as u64, len);
         // SAFETY: a page-aligned range inside our mapping; nothing is changed in memory.
-        if unsafe { libc::msync(base.cast(), len, libc::MS_SYNC) } == 0 {
-            Ok(())
-        } else {
-            Err(errno())
-        }
+        if unsafe { libc::msync(base.cast(), len, libc::MS_SYNC) } == 0 { Ok(()) } else { Err(errno()) }
     }
 }
 

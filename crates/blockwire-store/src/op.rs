@@ -73,15 +73,8 @@ pub enum OpKind {
 
 impl OpKind {
     /// All kinds, in the order of [`OpKind::index`].
-    pub const ALL: [OpKind; 7] = [
-        OpKind::Read,
-        OpKind::Write,
-        OpKind::Zero,
-        OpKind::Punch,
-        OpKind::Copy,
-        OpKind::Flush,
-        OpKind::Resize,
-    ];
+    pub const ALL: [OpKind; 7] =
+        [OpKind::Read, OpKind::Write, OpKind::Zero, OpKind::Punch, OpKind::Copy, OpKind::Flush, OpKind::Resize];
 
     /// The word used in filter parameters and traces.
     pub const fn name(self) -> &'static str {

@@ -22,24 +22,15 @@ use crate::{Store, filters, stores};
 /// ([`crate::ErrorKind::Invalid`]), an existing file of another size ([`crate::ErrorKind::WouldResize`]), a file that
 /// somebody else has open ([`crate::ErrorKind::Locked`]), and what the operating system says.
 pub fn open(
-    scheme: &str,
-    path: &str,
-    options: &OpenOptions,
-    extra: &BTreeMap<String, String>,
-    filters: &[FilterSpec],
+    scheme: &str, path: &str, options: &OpenOptions, extra: &BTreeMap<String, String>, filters: &[FilterSpec],
 ) -> Result<Arc<dyn Store>, StoreError> {
     // Before anything is created: a filter's misspelt parameter must not leave a file behind.
-    let makers = filters
-        .iter()
-        .map(filters::Maker::new)
-        .collect::<Result<Vec<_>, _>>()?;
+    let makers = filters.iter().map(filters::Maker::new).collect::<Result<Vec<_>, _>>()?;
     let store = match scheme {
         "ram" => stores::open_ram(path, options, extra),
         "file" | "" => stores::open_file(path, options, extra),
         "null" => stores::open_null(path, options, extra),
-        other => Err(invalid(format!(
-            "{other}: is no kind of store here (ram, file, null)"
-        ))),
+        other => Err(invalid(format!("{other}: is no kind of store here (ram, file, null)"))),
     }?;
     Ok(filters::apply_all(store, makers))
 }

@@ -23,13 +23,7 @@ pub struct OpenOptions {
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        Self {
-            read_only: false,
-            create_size: None,
-            block_size: 512,
-            direct: false,
-            serial: None,
-        }
+        Self { read_only: false, create_size: None, block_size: 512, direct: false, serial: None }
     }
 }
 
@@ -51,20 +45,12 @@ pub(crate) struct Params<'a> {
 impl<'a> Params<'a> {
     /// Checks that `map` has only keys from `known`.
     pub(crate) fn new(
-        owner: &'static str,
-        map: &'a BTreeMap<String, String>,
-        known: &[&str],
+        owner: &'static str, map: &'a BTreeMap<String, String>, known: &[&str],
     ) -> Result<Self, StoreError> {
         for key in map.keys() {
             if !known.contains(&key.as_str()) {
-                let list = if known.is_empty() {
-                    "none".to_string()
-                } else {
-                    known.join(", ")
-                };
-                return Err(invalid(format!(
-                    "{owner} has no option {key:?} (it has: {list})"
-                )));
+                let list = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+                return Err(invalid(format!("{owner} has no option {key:?} (it has: {list})")));
             }
         }
         Ok(Self { owner, map })
@@ -77,12 +63,8 @@ impl<'a> Params<'a> {
     pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, StoreError> {
         self.text(key)
             .map(|text| {
-                text.parse().map_err(|_| {
-                    invalid(format!(
-                        "{}: option {key}={text:?} is not a number it can use",
-                        self.owner
-                    ))
-                })
+                text.parse()
+                    .map_err(|_| invalid(format!("{}: option {key}={text:?} is not a number it can use", self.owner)))
             })
             .transpose()
     }
@@ -92,9 +74,7 @@ impl<'a> Params<'a> {
         let Some(text) = self.text(key) else {
             return Ok(None);
         };
-        let split = text
-            .find(|c: char| c.is_ascii_alphabetic())
-            .unwrap_or(text.len());
+        let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
         let unit = match &text[split..] {
             "us" => 1e-6,
             "ms" | "" => 1e-3,
@@ -103,14 +83,9 @@ impl<'a> Params<'a> {
         };
         let seconds = text[..split].parse::<f64>().unwrap_or(f64::NAN) * unit;
         // try_from_secs_f64 refuses NaN, negative and overflowing values in one place.
-        std::time::Duration::try_from_secs_f64(seconds)
-            .map(Some)
-            .map_err(|_| {
-                invalid(format!(
-                    "{}: option {key}={text:?} is not a time like 250us, 10ms or 1.5s",
-                    self.owner
-                ))
-            })
+        std::time::Duration::try_from_secs_f64(seconds).map(Some).map_err(|_| {
+            invalid(format!("{}: option {key}={text:?} is not a time like 250us, 10ms or 1.5s", self.owner))
+        })
     }
 
     /// A list of operation kinds separated by `+`; nothing or `any` means all of them.
@@ -121,7 +96,10 @@ impl<'a> Params<'a> {
         let mut kinds = [false; 7];
         for name in text.split('+') {
             let kind = OpKind::from_name(name).ok_or_else(|| {
-                invalid(format!("{}: {name:?} is not an operation (read, write, zero, punch, copy, flush, resize)", self.owner))
+                invalid(format!(
+                    "{}: {name:?} is not an operation (read, write, zero, punch, copy, flush, resize)",
+                    self.owner
+                ))
             })?;
             kinds[kind.index()] = true;
         }

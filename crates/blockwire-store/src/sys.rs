@@ -14,9 +14,7 @@ pub(crate) type Errno = i32;
 const MAX_PIECES: usize = 1024;
 
 pub(crate) fn errno() -> Errno {
-    std::io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
 fn counted(result: isize) -> Result<usize, Errno> {
@@ -42,49 +40,23 @@ fn restart<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 }
 
 /// `preadv2`: fills the pieces from `offset`; may be short.
-pub(crate) fn read_at(
-    file: &File,
-    pieces: &[IoVec],
-    offset: u64,
-    flags: i32,
-) -> Result<usize, Errno> {
+pub(crate) fn read_at(file: &File, pieces: &[IoVec], offset: u64, flags: i32) -> Result<usize, Errno> {
     let count = pieces.len().min(MAX_PIECES) as libc::c_int;
     let offset = signed(offset)?;
     restart(|| {
         // SAFETY: IoVec has the layout of iovec; whoever made the pieces promised that their memory is writable and
         // unshared until the operation completes, and the operation is running.
-        counted(unsafe {
-            libc::preadv2(
-                file.as_raw_fd(),
-                pieces.as_ptr().cast(),
-                count,
-                offset,
-                flags,
-            )
-        })
+        counted(unsafe { libc::preadv2(file.as_raw_fd(), pieces.as_ptr().cast(), count, offset, flags) })
     })
 }
 
 /// `pwritev2`: writes the pieces at `offset`; may be short.
-pub(crate) fn write_at(
-    file: &File,
-    pieces: &[IoVec],
-    offset: u64,
-    flags: i32,
-) -> Result<usize, Errno> {
+pub(crate) fn write_at(file: &File, pieces: &[IoVec], offset: u64, flags: i32) -> Result<usize, Errno> {
     let count = pieces.len().min(MAX_PIECES) as libc::c_int;
     let offset = signed(offset)?;
     restart(|| {
         // SAFETY: as in `read_at`, the memory being only read.
-        counted(unsafe {
-            libc::pwritev2(
-                file.as_raw_fd(),
-                pieces.as_ptr().cast(),
-                count,
-                offset,
-                flags,
-            )
-        })
+        counted(unsafe { libc::pwritev2(file.as_raw_fd(), pieces.as_ptr().cast(), count, offset, flags) })
     })
 }
 
@@ -111,27 +83,14 @@ pub(crate) fn copy_range(file: &File, from: u64, to: u64, len: u64) -> Result<us
     let len = usize::try_from(len).unwrap_or(usize::MAX).min(1 << 30);
     restart(|| {
         // SAFETY: both offsets are locals that outlive the call.
-        counted(unsafe {
-            libc::copy_file_range(
-                file.as_raw_fd(),
-                &mut from,
-                file.as_raw_fd(),
-                &mut to,
-                len,
-                0,
-            )
-        })
+        counted(unsafe { libc::copy_file_range(file.as_raw_fd(), &mut from, file.as_raw_fd(), &mut to, len, 0) })
     })
 }
 
 /// Takes an advisory lock of the whole file (`flock`) without waiting. It ends when the last descriptor of this open
 /// file is closed. False: somebody else has it.
 pub(crate) fn lock(file: &File, exclusive: bool) -> Result<bool, Errno> {
-    let how = if exclusive {
-        libc::LOCK_EX
-    } else {
-        libc::LOCK_SH
-    };
+    let how = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
     // SAFETY: an open descriptor.
     match restart(|| checked(unsafe { libc::flock(file.as_raw_fd(), how | libc::LOCK_NB) })) {
         Ok(()) => Ok(true),
@@ -207,14 +166,7 @@ impl Bounce {
                 0,
             )
         };
-        if base == libc::MAP_FAILED {
-            Err(errno())
-        } else {
-            Ok(Self {
-                base: base.cast(),
-                len,
-            })
-        }
+        if base == libc::MAP_FAILED { Err(errno()) } else { Ok(Self { base: base.cast(), len }) }
     }
 
     pub(crate) const fn len(&self) -> usize {

@@ -14,11 +14,7 @@ use support::{Directory, SIZE, file, filter, map, ram, ram_with, read_only, size
 fn passes(make: &dyn Fn() -> Arc<dyn Store>, expect: &Expect<'_>, not_applicable: &[&str]) {
     let report: Report = run(make, expect);
     report.assert_passed();
-    let skipped: Vec<&str> = report
-        .skipped
-        .iter()
-        .map(|(name, _)| name.split(':').next().unwrap())
-        .collect();
+    let skipped: Vec<&str> = report.skipped.iter().map(|(name, _)| name.split(':').next().unwrap()).collect();
     assert_eq!(skipped, not_applicable, "{:?}", report.skipped);
 }
 
@@ -36,24 +32,8 @@ fn ram_mapped_from_a_file() {
         let _ = std::fs::remove_file(&path);
         open("ram", "", &sized(SIZE), &map(&[("file", &path)]), &[]).unwrap()
     };
-    let reopen = || {
-        open(
-            "ram",
-            "",
-            &OpenOptions::default(),
-            &map(&[("file", &path)]),
-            &[],
-        )
-        .unwrap()
-    };
-    passes(
-        &make,
-        &Expect {
-            reopen: Some(&reopen),
-            ..Expect::default()
-        },
-        &["punch", "resize", "refusal"],
-    );
+    let reopen = || open("ram", "", &OpenOptions::default(), &map(&[("file", &path)]), &[]).unwrap();
+    passes(&make, &Expect { reopen: Some(&reopen), ..Expect::default() }, &["punch", "resize", "refusal"]);
 }
 
 fn file_passes(options: &OpenOptions, extra: &[(&str, &str)]) {
@@ -61,21 +41,10 @@ fn file_passes(options: &OpenOptions, extra: &[(&str, &str)]) {
     let path = directory.file("disk");
     let make = || {
         let _ = std::fs::remove_file(&path);
-        file(
-            &path,
-            &OpenOptions {
-                create_size: Some(SIZE),
-                ..options.clone()
-            },
-            extra,
-        )
-        .unwrap()
+        file(&path, &OpenOptions { create_size: Some(SIZE), ..options.clone() }, extra).unwrap()
     };
     let reopen = || file(&path, options, extra).unwrap();
-    let expect = Expect {
-        reopen: Some(&reopen),
-        ..Expect::default()
-    };
+    let expect = Expect { reopen: Some(&reopen), ..Expect::default() };
     passes(&make, &expect, &["mapping", "refusal", "refusal"]);
 }
 
@@ -91,13 +60,7 @@ fn file_with_one_thread() {
 
 #[test]
 fn file_direct_through_the_pool() {
-    file_passes(
-        &OpenOptions {
-            direct: true,
-            ..OpenOptions::default()
-        },
-        &[("io", "pool")],
-    );
+    file_passes(&OpenOptions { direct: true, ..OpenOptions::default() }, &[("io", "pool")]);
 }
 
 /// Containers often forbid io_uring; then the refusal itself is what is tested.
@@ -108,15 +71,8 @@ fn uring_is_allowed() -> bool {
         Ok(_) => true,
         Err(error) => {
             eprintln!("NOT RUN: {error}");
-            assert_eq!(
-                error.kind,
-                blockwire_store::ErrorKind::Unsupported,
-                "{error}"
-            );
-            assert!(
-                !std::path::Path::new(&path).exists(),
-                "a refused store left its file behind"
-            );
+            assert_eq!(error.kind, blockwire_store::ErrorKind::Unsupported, "{error}");
+            assert!(!std::path::Path::new(&path).exists(), "a refused store left its file behind");
             false
         }
     }
@@ -132,13 +88,7 @@ fn file_through_io_uring() {
 #[test]
 fn file_direct_through_io_uring() {
     if uring_is_allowed() {
-        file_passes(
-            &OpenOptions {
-                direct: true,
-                ..OpenOptions::default()
-            },
-            &[("io", "uring")],
-        );
+        file_passes(&OpenOptions { direct: true, ..OpenOptions::default() }, &[("io", "uring")]);
     }
 }
 
@@ -151,30 +101,16 @@ fn file_read_only() {
     let make = || file(&path, &read_only(), &[]).unwrap();
     let report = run(&make, &Expect::default());
     report.assert_passed();
-    assert!(
-        report
-            .passed
-            .contains(&"refusal: changes of a read-only store"),
-        "{report:?}"
-    );
+    assert!(report.passed.contains(&"refusal: changes of a read-only store"), "{report:?}");
     assert_eq!(std::fs::read(&path).unwrap(), data);
 }
 
 #[test]
 fn null() {
     let make = || open("null", "", &sized(SIZE), &map(&[]), &[]).unwrap();
-    let report = run(
-        &make,
-        &Expect {
-            retains: false,
-            ..Expect::default()
-        },
-    );
+    let report = run(&make, &Expect { retains: false, ..Expect::default() });
     report.assert_passed();
-    assert!(
-        report.passed.contains(&"refusal: ranges outside the store"),
-        "{report:?}"
-    );
+    assert!(report.passed.contains(&"refusal: ranges outside the store"), "{report:?}");
     let mut buffer = [9; 3000];
     blockwire_store::write(&*make(), 1, &buffer, true).unwrap();
     blockwire_store::read(&*make(), 1, &mut buffer).unwrap();
@@ -184,38 +120,20 @@ fn null() {
 #[test]
 fn check_before_ram_and_file() {
     let make = || ram_with(&[filter("check", &[])]);
-    passes(
-        &make,
-        &Expect::default(),
-        &["write", "mapping", "refusal", "refusal"],
-    );
+    passes(&make, &Expect::default(), &["write", "mapping", "refusal", "refusal"]);
     let directory = Directory::new();
     let path = directory.file("disk");
     let make = || {
         let _ = std::fs::remove_file(&path);
-        open(
-            "file",
-            &path,
-            &sized(SIZE),
-            &map(&[]),
-            &[filter("check", &[])],
-        )
-        .unwrap()
+        open("file", &path, &sized(SIZE), &map(&[]), &[filter("check", &[])]).unwrap()
     };
-    passes(
-        &make,
-        &Expect::default(),
-        &["write", "mapping", "refusal", "refusal"],
-    );
+    passes(&make, &Expect::default(), &["write", "mapping", "refusal", "refusal"]);
 }
 
 #[test]
 fn delay_before_ram() {
     let make = || ram_with(&[filter("delay", &[("all", "20us"), ("flush", "1ms")])]);
-    let expect = Expect {
-        steps: 100,
-        ..Expect::default()
-    };
+    let expect = Expect { steps: 100, ..Expect::default() };
     passes(&make, &expect, &["write", "mapping", "refusal", "refusal"]);
 }
 
@@ -234,21 +152,14 @@ fn delay_by_hand_before_ram() {
         });
         store
     };
-    let expect = Expect {
-        steps: 100,
-        ..Expect::default()
-    };
+    let expect = Expect { steps: 100, ..Expect::default() };
     passes(&make, &expect, &["write", "mapping", "refusal", "refusal"]);
 }
 
 #[test]
 fn fault_that_never_strikes_before_ram() {
     let make = || ram_with(&[filter("fault", &[("probability", "0")])]);
-    passes(
-        &make,
-        &Expect::default(),
-        &["write", "mapping", "refusal", "refusal"],
-    );
+    passes(&make, &Expect::default(), &["write", "mapping", "refusal", "refusal"]);
 }
 
 #[test]
@@ -256,18 +167,8 @@ fn readonly_before_ram() {
     let make = || ram_with(&[filter("readonly", &[])]);
     let report = run(&make, &Expect::default());
     report.assert_passed();
-    assert!(
-        report
-            .passed
-            .contains(&"refusal: changes of a read-only store"),
-        "{report:?}"
-    );
-    assert!(
-        report
-            .passed
-            .contains(&"mapping: shows what was written and takes part in the rest"),
-        "{report:?}"
-    );
+    assert!(report.passed.contains(&"refusal: changes of a read-only store"), "{report:?}");
+    assert!(report.passed.contains(&"mapping: shows what was written and takes part in the rest"), "{report:?}");
 }
 
 #[test]
@@ -279,29 +180,21 @@ fn a_stack_of_all_filters() {
         filter("check", &[]),
     ];
     let make = || ram_with(&filters);
-    let expect = Expect {
-        steps: 150,
-        ..Expect::default()
-    };
+    let expect = Expect { steps: 150, ..Expect::default() };
     passes(&make, &expect, &["write", "mapping", "refusal", "refusal"]);
 }
 
 /// The suite must be able to fail: a store that loses the last byte of a write is found out.
 #[test]
 fn the_suite_notices_a_bad_store() {
-    use blockwire_store::{
-        Capabilities, CompletionSink, Geometry, IoVecs, Mapping, Op, StoreIdentity, Submitted,
-    };
+    use blockwire_store::{Capabilities, CompletionSink, Geometry, IoVecs, Mapping, Op, StoreIdentity, Submitted};
     struct Forgetful(Arc<dyn Store>);
     impl Store for Forgetful {
         fn geometry(&self) -> Geometry {
             self.0.geometry()
         }
         fn capabilities(&self) -> Capabilities {
-            Capabilities {
-                stable_memory: false,
-                ..self.0.capabilities()
-            }
+            Capabilities { stable_memory: false, ..self.0.capabilities() }
         }
         fn mapping(&self) -> Option<Mapping> {
             None
@@ -313,19 +206,12 @@ fn the_suite_notices_a_bad_store() {
             let op = match op {
                 Op::Write { offset, src, fua } => {
                     let mut short = IoVecs::new();
-                    src.as_slice()
-                        .iter()
-                        .skip(1)
-                        .for_each(|piece| short.push(*piece));
+                    src.as_slice().iter().skip(1).for_each(|piece| short.push(*piece));
                     let skipped = (src.len() - short.len()) as u64;
                     if skipped > 4096 {
                         Op::Write { offset, src, fua }
                     } else {
-                        Op::Write {
-                            offset: offset.saturating_add(skipped),
-                            src: short,
-                            fua,
-                        }
+                        Op::Write { offset: offset.saturating_add(skipped), src: short, fua }
                     }
                 }
                 other => other,
@@ -338,12 +224,6 @@ fn the_suite_notices_a_bad_store() {
     }
     let report = run(&|| Arc::new(Forgetful(ram())), &Expect::default());
     let failed: Vec<&str> = report.failed.iter().map(|(name, _)| *name).collect();
-    assert!(
-        failed.contains(&"write: scattered memory on both sides"),
-        "{failed:?}"
-    );
-    assert!(
-        failed.contains(&"model: random operations agree with an array"),
-        "{failed:?}"
-    );
+    assert!(failed.contains(&"write: scattered memory on both sides"), "{failed:?}");
+    assert!(failed.contains(&"model: random operations agree with an array"), "{failed:?}");
 }

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use blockwire_store::conformance::{Expect, run};
 use blockwire_store::{
-    CompletionSink, ErrorKind, IoVecs, Op, OpenOptions, Outcome, Store, Submitted, block_on, open,
-    read, write,
+    CompletionSink, ErrorKind, IoVecs, Op, OpenOptions, Outcome, Store, Submitted, block_on, open, read, write,
 };
 use support::{Directory, SIZE, failure, file, map, may_mount, read_only, sized, unshared};
 
@@ -31,13 +30,7 @@ fn used(path: &str) -> u64 {
 fn another_process_is_kept_out_too() {
     let directory = Directory::new();
     let path = directory.file("disk");
-    let try_lock = || {
-        Command::new("flock")
-            .args(["-n", &path, "true"])
-            .status()
-            .unwrap()
-            .success()
-    };
+    let try_lock = || Command::new("flock").args(["-n", &path, "true"]).status().unwrap().success();
     let store = file(&path, &sized(SIZE), &[]).unwrap();
     assert!(!try_lock());
     // What is started while a store is open must not inherit its descriptors, or it would keep the lock.
@@ -59,49 +52,13 @@ fn unmapping_frees_blocks() {
     assert!(store.capabilities().can_punch);
     write(&*store, 0, &vec![1; SIZE as usize], true).unwrap();
     assert!(used(&path) >= SIZE);
-    block_on(
-        &*store,
-        Op::Punch {
-            offset: 1 << 20,
-            len: 2 << 20,
-        },
-    )
-    .unwrap();
-    assert!(
-        used(&path) <= SIZE - (2 << 20),
-        "{} bytes are used",
-        used(&path)
-    );
-    block_on(
-        &*store,
-        Op::Zero {
-            offset: 4 << 20,
-            len: 2 << 20,
-            may_unmap: true,
-            fua: false,
-        },
-    )
-    .unwrap();
-    assert!(
-        used(&path) <= SIZE - (4 << 20),
-        "{} bytes are used",
-        used(&path)
-    );
+    block_on(&*store, Op::Punch { offset: 1 << 20, len: 2 << 20 }).unwrap();
+    assert!(used(&path) <= SIZE - (2 << 20), "{} bytes are used", used(&path));
+    block_on(&*store, Op::Zero { offset: 4 << 20, len: 2 << 20, may_unmap: true, fua: false }).unwrap();
+    assert!(used(&path) <= SIZE - (4 << 20), "{} bytes are used", used(&path));
     let before = used(&path);
-    block_on(
-        &*store,
-        Op::Zero {
-            offset: 6 << 20,
-            len: 2 << 20,
-            may_unmap: false,
-            fua: false,
-        },
-    )
-    .unwrap();
-    assert!(
-        used(&path) >= before,
-        "zeroing without leave to unmap gave space back"
-    );
+    block_on(&*store, Op::Zero { offset: 6 << 20, len: 2 << 20, may_unmap: false, fua: false }).unwrap();
+    assert!(used(&path) >= before, "zeroing without leave to unmap gave space back");
     assert_eq!(std::fs::metadata(&path).unwrap().len(), SIZE);
 }
 
@@ -113,20 +70,12 @@ fn a_file_that_others_shorten() {
     for extra in [&[][..], &[("threads", "2")]] {
         let store = file(&path, &sized(SIZE), extra).unwrap();
         write(&*store, 0, &[3; 8192], false).unwrap();
-        std::fs::OpenOptions::new()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_len(6000)
-            .unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(6000).unwrap();
         let mut buffer = vec![0; 4096];
         read(&*store, 0, &mut buffer).unwrap();
         let error = read(&*store, 4096, &mut buffer).unwrap_err();
         assert_eq!((error.kind, error.offset), (ErrorKind::Changed, Some(6000)));
-        assert_eq!(
-            read(&*store, 1 << 20, &mut buffer).unwrap_err().kind,
-            ErrorKind::Changed
-        );
+        assert_eq!(read(&*store, 1 << 20, &mut buffer).unwrap_err().kind, ErrorKind::Changed);
         drop(store);
         std::fs::remove_file(&path).unwrap();
     }
@@ -155,32 +104,17 @@ fn closing_with_operations_in_flight_completes_them() {
             // SAFETY: `data` outlives the wait for all completions below; it is only read.
             let src = unsafe { IoVecs::single(data.as_ptr().cast_mut(), data.len()) };
             assert!(matches!(
-                store.submit(
-                    Op::Write {
-                        offset: token * 4096,
-                        src,
-                        fua: false
-                    },
-                    token,
-                    &sink
-                ),
+                store.submit(Op::Write { offset: token * 4096, src, fua: false }, token, &sink),
                 Submitted::Pending
             ));
         }
         drop(store);
         let end = Instant::now() + Duration::from_secs(20);
         while *count.0.lock().unwrap() < 300 {
-            assert!(
-                Instant::now() < end,
-                "{} of 300 completed",
-                count.0.lock().unwrap()
-            );
+            assert!(Instant::now() < end, "{} of 300 completed", count.0.lock().unwrap());
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert_eq!(
-            std::fs::read(&path).unwrap()[..300 * 4096],
-            vec![6; 300 * 4096]
-        );
+        assert_eq!(std::fs::read(&path).unwrap()[..300 * 4096], vec![6; 300 * 4096]);
         file(&path, &OpenOptions::default(), &[]).expect("closed with its last completion");
     }
 }
@@ -191,11 +125,7 @@ fn an_idle_store_uses_no_cpu() {
     let _alone = alone();
     let directory = Directory::new();
     let mut stores = vec![file(&directory.file("pool"), &sized(SIZE), &[]).unwrap()];
-    stores.extend(file(
-        &directory.file("uring"),
-        &sized(SIZE),
-        &[("io", "uring")],
-    ));
+    stores.extend(file(&directory.file("uring"), &sized(SIZE), &[("io", "uring")]));
     let ticks = || -> u64 {
         let mut sum = 0;
         for task in std::fs::read_dir("/proc/self/task").unwrap() {
@@ -203,11 +133,7 @@ fn an_idle_store_uses_no_cpu() {
             let name = std::fs::read_to_string(folder.join("comm")).unwrap_or_default();
             if name.starts_with("blockwire") {
                 let stat = std::fs::read_to_string(folder.join("schedstat")).unwrap_or_default();
-                sum += stat
-                    .split(' ')
-                    .next()
-                    .and_then(|text| text.parse::<u64>().ok())
-                    .unwrap_or(0);
+                sum += stat.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
             }
         }
         sum
@@ -220,10 +146,7 @@ fn an_idle_store_uses_no_cpu() {
     assert!(before > 0, "the threads of the stores were not found");
     std::thread::sleep(Duration::from_millis(300));
     let spent = ticks() - before;
-    assert!(
-        spent < 1_000_000,
-        "{spent} ns of CPU time in 300 ms at rest"
-    );
+    assert!(spent < 1_000_000, "{spent} ns of CPU time in 300 ms at rest");
 }
 
 /// Runs the named ignored test of this binary after `prepare` in a mount namespace; `$D` is a fresh directory.
@@ -234,10 +157,7 @@ fn inside(prepare: &str, test: &str, finish: &str) {
         "cd \"$D\"\n{prepare}\n\"{}\" --exact {test} --ignored --nocapture --test-threads 1\n{finish}",
         exe.display()
     );
-    let output = unshared(&script)
-        .env("D", directory.path())
-        .output()
-        .unwrap();
+    let output = unshared(&script).env("D", directory.path()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("1 passed"), "{text}");
@@ -252,11 +172,7 @@ fn mounted(name: &str) -> String {
 fn a_full_disk() {
     let _alone = alone();
     if may_mount() {
-        inside(
-            "mkdir m; mount -t tmpfs -o size=4m none m",
-            "full_disk_inside",
-            "",
-        );
+        inside("mkdir m; mount -t tmpfs -o size=4m none m", "full_disk_inside", "");
     }
 }
 
@@ -266,51 +182,29 @@ fn full_disk_inside() {
     let path = mounted("m/disk");
     let store = file(&path, &sized(64 << 20), &[]).unwrap();
     let megabyte = vec![1; 1 << 20];
-    let full = (0..64)
-        .find_map(|at| write(&*store, at << 20, &megabyte, false).err())
-        .expect("64 MiB fit into 4");
+    let full = (0..64).find_map(|at| write(&*store, at << 20, &megabyte, false).err()).expect("64 MiB fit into 4");
     assert_eq!((full.kind, full.errno), (ErrorKind::NoSpace, libc::ENOSPC));
     // What is there can be read and given back, and then there is room again.
     let mut back = vec![0; 1 << 20];
     read(&*store, 0, &mut back).unwrap();
     assert!(back == megabyte);
-    block_on(
-        &*store,
-        Op::Punch {
-            offset: 0,
-            len: 2 << 20,
-        },
-    )
-    .unwrap();
+    block_on(&*store, Op::Punch { offset: 0, len: 2 << 20 }).unwrap();
     write(&*store, 32 << 20, &megabyte, true).unwrap();
     block_on(&*store, Op::Flush).unwrap();
     // A mapped file must fit in whole, or later writes would kill the process; nothing is left of the attempt.
     let mapped = mounted("m/mapped");
-    let error = failure(open(
-        "ram",
-        "",
-        &sized(8 << 20),
-        &map(&[("file", &mapped)]),
-        &[],
-    ));
+    let error = failure(open("ram", "", &sized(8 << 20), &map(&[("file", &mapped)]), &[]));
     assert_eq!(error.kind, ErrorKind::NoSpace, "{error}");
     assert!(!Path::new(&mapped).exists());
 }
 
 fn may_use_loop_devices() -> bool {
     let tools = ["losetup", "mkfs.ext4"].iter().all(|tool| {
-        Command::new("sh")
-            .args(["-c", &format!("command -v {tool} >/dev/null")])
-            .status()
-            .unwrap()
-            .success()
+        Command::new("sh").args(["-c", &format!("command -v {tool} >/dev/null")]).status().unwrap().success()
     });
     let works = tools
         && Command::new("sh")
-            .args([
-                "-ec",
-                "f=$(mktemp); truncate -s 1M $f; d=$(losetup -f --show $f); losetup -d $d; rm $f",
-            ])
+            .args(["-ec", "f=$(mktemp); truncate -s 1M $f; d=$(losetup -f --show $f); losetup -d $d; rm $f"])
             .output()
             .is_ok_and(|output| output.status.success());
     if !works {
@@ -324,8 +218,7 @@ fn may_use_loop_devices() -> bool {
 fn fua_and_flush_survive_a_power_cut() {
     let _alone = alone();
     if may_mount() && may_use_loop_devices() {
-        let prepare =
-            "truncate -s 64M image; mkfs.ext4 -q image; mkdir m after; mount -o loop image m";
+        let prepare = "truncate -s 64M image; mkfs.ext4 -q image; mkdir m after; mount -o loop image m";
         inside(prepare, "power_cut_inside", "umount m");
     }
 }
@@ -338,8 +231,7 @@ fn power_cut_inside() {
         file(&path, &sized(SIZE), &[("io", io)]).is_ok()
     });
     for io in ways {
-        let names =
-            ["fua", "flush", "zero", "mapped", "neither"].map(|name| format!("{name}-{io}"));
+        let names = ["fua", "flush", "zero", "mapped", "neither"].map(|name| format!("{name}-{io}"));
         let stores = names.each_ref().map(|name| {
             let path = mounted(&format!("m/{name}"));
             if name.starts_with("mapped") {
@@ -353,16 +245,8 @@ fn power_cut_inside() {
         let [fua, flush, zero, mapped, neither] = &stores;
         let cut = |name: &str, store: &Arc<dyn Store>, wanted: u8, kept: bool| {
             let run = |script: &str| {
-                let output = Command::new("sh")
-                    .args(["-ec", script])
-                    .current_dir(mounted(""))
-                    .output()
-                    .unwrap();
-                assert!(
-                    output.status.success(),
-                    "{script}: {}",
-                    String::from_utf8_lossy(&output.stderr)
-                );
+                let output = Command::new("sh").args(["-ec", script]).current_dir(mounted("")).output().unwrap();
+                assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
             };
             run("cp --sparse=always image cut; mount -o loop cut after");
             let mut seen = vec![0; 16_384];
@@ -370,12 +254,7 @@ fn power_cut_inside() {
             copy.read_exact_at(&mut seen, 4096).unwrap();
             drop(copy);
             run("umount after; rm cut");
-            assert_eq!(
-                seen.iter().all(|byte| *byte == wanted),
-                kept,
-                "{name}: starts {:?}",
-                &seen[..8]
-            );
+            assert_eq!(seen.iter().all(|byte| *byte == wanted), kept, "{name}: starts {:?}", &seen[..8]);
             let mut now = vec![0; 16_384];
             read(&**store, 4096, &mut now).unwrap();
             assert!(now.iter().all(|byte| *byte == wanted));
@@ -388,16 +267,7 @@ fn power_cut_inside() {
         write(&**flush, 4096, &[9; 16_384], false).unwrap();
         block_on(&**flush, Op::Flush).unwrap();
         cut(&names[1], flush, 9, true);
-        block_on(
-            &**zero,
-            Op::Zero {
-                offset: 4096,
-                len: 16_384,
-                may_unmap: io == "pool",
-                fua: true,
-            },
-        )
-        .unwrap();
+        block_on(&**zero, Op::Zero { offset: 4096, len: 16_384, may_unmap: io == "pool", fua: true }).unwrap();
         cut(&names[2], zero, 0, true);
         write(&**mapped, 4096, &[9; 16_384], true).unwrap();
         cut(&names[3], mapped, 9, true);
@@ -409,15 +279,8 @@ struct Loop(String);
 
 impl Loop {
     fn new(image: &str) -> Self {
-        let output = Command::new("losetup")
-            .args(["-f", "--show", image])
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = Command::new("losetup").args(["-f", "--show", image]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Self(String::from_utf8(output.stdout).unwrap().trim().into())
     }
 }
@@ -436,66 +299,30 @@ fn a_block_device() {
     }
     let directory = Directory::new();
     let image = directory.file("image");
-    std::fs::File::create(&image)
-        .unwrap()
-        .set_len(SIZE)
-        .unwrap();
+    std::fs::File::create(&image).unwrap().set_len(SIZE).unwrap();
     let device = Loop::new(&image);
     for (direct, io) in [(false, "pool"), (true, "pool"), (true, "uring")] {
-        let options = OpenOptions {
-            direct,
-            ..OpenOptions::default()
-        };
+        let options = OpenOptions { direct, ..OpenOptions::default() };
         let make = || file(&device.0, &options, &[("io", io)]).unwrap();
         if io == "uring" && file(&device.0, &options, &[("io", io)]).is_err() {
             continue;
         }
         let store = make();
-        assert_eq!(
-            (store.geometry().size, store.identity().kind),
-            (SIZE, "block")
-        );
+        assert_eq!((store.geometry().size, store.identity().kind), (SIZE, "block"));
         assert!(store.capabilities().can_punch && !store.capabilities().can_resize);
         drop(store);
-        let report = run(
-            &make,
-            &Expect {
-                reopen: Some(&make),
-                ..Expect::default()
-            },
-        );
+        let report = run(&make, &Expect { reopen: Some(&make), ..Expect::default() });
         report.assert_passed();
     }
     let store = file(&device.0, &OpenOptions::default(), &[]).unwrap();
     write(&*store, 0, &vec![1; SIZE as usize], true).unwrap();
     let before = used(&image);
-    block_on(
-        &*store,
-        Op::Punch {
-            offset: 4 << 20,
-            len: 4 << 20,
-        },
-    )
-    .unwrap();
-    assert!(
-        used(&image) + (4 << 20) <= before,
-        "{before} bytes used, {} after punching half",
-        used(&image)
-    );
+    block_on(&*store, Op::Punch { offset: 4 << 20, len: 4 << 20 }).unwrap();
+    assert!(used(&image) + (4 << 20) <= before, "{before} bytes used, {} after punching half", used(&image));
     drop(store);
     let error = failure(file(&device.0, &sized(SIZE * 2), &[]));
     assert_eq!(error.kind, ErrorKind::WouldResize);
-    assert_eq!(
-        failure(open(
-            "ram",
-            "",
-            &read_only(),
-            &map(&[("file", &device.0)]),
-            &[]
-        ))
-        .kind,
-        ErrorKind::Invalid
-    );
+    assert_eq!(failure(open("ram", "", &read_only(), &map(&[("file", &device.0)]), &[])).kind, ErrorKind::Invalid);
 }
 
 #[test]

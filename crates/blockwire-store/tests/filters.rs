@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use blockwire_store::filters::{delay, stack};
-use blockwire_store::{
-    CompletionSink, ErrorKind, Op, Outcome, Submitted, block_on, open, read, write,
-};
+use blockwire_store::{CompletionSink, ErrorKind, Op, Outcome, Submitted, block_on, open, read, write};
 use support::{Directory, SIZE, filter, map, ram, ram_with, sized};
 
 const EIO: (ErrorKind, i32) = (ErrorKind::Medium, libc::EIO);
@@ -20,10 +18,7 @@ fn kind(outcome: Outcome) -> (ErrorKind, i32) {
 
 #[test]
 fn fault_by_kind_and_range() {
-    let store = ram_with(&[filter(
-        "fault",
-        &[("op", "read+flush"), ("offset", "4096"), ("len", "4096")],
-    )]);
+    let store = ram_with(&[filter("fault", &[("op", "read+flush"), ("offset", "4096"), ("len", "4096")])]);
     let mut buffer = [0; 512];
     write(&*store, 4096, &buffer, false).unwrap();
     read(&*store, 3584, &mut buffer).unwrap();
@@ -31,63 +26,19 @@ fn fault_by_kind_and_range() {
     assert_eq!(kind(read(&*store, 3585, &mut buffer)), EIO);
     assert_eq!(kind(read(&*store, 8191, &mut buffer[..1])), EIO);
     assert_eq!(kind(block_on(&*store, Op::Flush)), EIO);
-    let copied = ram_with(&[filter(
-        "fault",
-        &[("op", "copy"), ("offset", "4096"), ("len", "1")],
-    )]);
-    assert_eq!(
-        kind(block_on(
-            &*copied,
-            Op::Copy {
-                from: 4096,
-                to: 0,
-                len: 10
-            }
-        )),
-        EIO
-    );
-    assert_eq!(
-        kind(block_on(
-            &*copied,
-            Op::Copy {
-                from: 0,
-                to: 4000,
-                len: 97
-            }
-        )),
-        EIO
-    );
-    block_on(
-        &*copied,
-        Op::Copy {
-            from: 0,
-            to: 4000,
-            len: 96,
-        },
-    )
-    .unwrap();
+    let copied = ram_with(&[filter("fault", &[("op", "copy"), ("offset", "4096"), ("len", "1")])]);
+    assert_eq!(kind(block_on(&*copied, Op::Copy { from: 4096, to: 0, len: 10 })), EIO);
+    assert_eq!(kind(block_on(&*copied, Op::Copy { from: 0, to: 4000, len: 97 })), EIO);
+    block_on(&*copied, Op::Copy { from: 0, to: 4000, len: 96 }).unwrap();
 }
 
 #[test]
 fn fault_after_and_count() {
-    let store = ram_with(&[filter(
-        "fault",
-        &[
-            ("op", "write"),
-            ("after", "2"),
-            ("count", "3"),
-            ("errno", "ENOSPC"),
-        ],
-    )]);
-    let results: Vec<bool> = (0..8)
-        .map(|_| write(&*store, 0, &[1], false).is_ok())
-        .collect();
+    let store = ram_with(&[filter("fault", &[("op", "write"), ("after", "2"), ("count", "3"), ("errno", "ENOSPC")])]);
+    let results: Vec<bool> = (0..8).map(|_| write(&*store, 0, &[1], false).is_ok()).collect();
     assert_eq!(results, [true, true, false, false, false, true, true, true]);
     let full = ram_with(&[filter("fault", &[("op", "write"), ("errno", "28")])]);
-    assert_eq!(
-        kind(write(&*full, 512, &[1; 512], false)),
-        (ErrorKind::NoSpace, libc::ENOSPC)
-    );
+    assert_eq!(kind(write(&*full, 512, &[1; 512], false)), (ErrorKind::NoSpace, libc::ENOSPC));
     let mut byte = [9];
     read(&*full, 512, &mut byte).unwrap();
     assert_eq!(byte, [0], "a failed write must not have happened");
@@ -97,19 +48,14 @@ fn fault_after_and_count() {
 fn fault_probability_repeats_with_its_seed() {
     let draw = |seed: &str| -> Vec<bool> {
         let store = ram_with(&[filter("fault", &[("probability", "0.25"), ("seed", seed)])]);
-        (0..2000)
-            .map(|_| write(&*store, 0, &[1], false).is_err())
-            .collect()
+        (0..2000).map(|_| write(&*store, 0, &[1], false).is_err()).collect()
     };
     let first = draw("5");
     assert_eq!(first, draw("5"));
     assert_ne!(first, draw("6"));
     let failures = first.iter().filter(|failed| **failed).count();
     // Four standard deviations (19.4) around the mean.
-    assert!(
-        (422..=578).contains(&failures),
-        "{failures} of 2000 at 0.25"
-    );
+    assert!((422..=578).contains(&failures), "{failures} of 2000 at 0.25");
 }
 
 #[test]
@@ -125,14 +71,7 @@ fn readonly_refuses_and_says_so_in_its_capabilities() {
 fn check_catches_data_that_changed_behind_its_back() {
     let directory = Directory::new();
     let path = directory.file("disk");
-    let store = open(
-        "file",
-        &path,
-        &sized(SIZE),
-        &map(&[]),
-        &[filter("check", &[])],
-    )
-    .unwrap();
+    let store = open("file", &path, &sized(SIZE), &map(&[]), &[filter("check", &[])]).unwrap();
     let behind = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     let spoil = |offset| std::os::unix::fs::FileExt::write_all_at(&behind, b"?", offset).unwrap();
     let mut buffer = vec![0; 8192];
@@ -141,38 +80,19 @@ fn check_catches_data_that_changed_behind_its_back() {
     read(&*store, 0, &mut buffer).unwrap();
     spoil(5000);
     let error = read(&*store, 4096, &mut buffer[..4096]).unwrap_err();
-    assert_eq!(
-        (error.kind, error.offset),
-        (ErrorKind::Corrupt, Some(4608)),
-        "5000 lies in the block from 4608"
-    );
+    assert_eq!((error.kind, error.offset), (ErrorKind::Corrupt, Some(4608)), "5000 lies in the block from 4608");
     read(&*store, 0, &mut buffer[..4096]).unwrap();
 
     // Rewritten, it is right again; learnt by reading, a change is noticed as well.
     write(&*store, 4608, &[8; 512], false).unwrap();
     read(&*store, 4096, &mut buffer[..4096]).unwrap();
     spoil(100);
-    assert_eq!(
-        kind(read(&*store, 0, &mut buffer[..512])).0,
-        ErrorKind::Corrupt
-    );
+    assert_eq!(kind(read(&*store, 0, &mut buffer[..512])).0, ErrorKind::Corrupt);
 
     // Zeros are known too, and a block of which a part was written is not.
-    block_on(
-        &*store,
-        Op::Zero {
-            offset: 0,
-            len: 65_536,
-            may_unmap: true,
-            fua: false,
-        },
-    )
-    .unwrap();
+    block_on(&*store, Op::Zero { offset: 0, len: 65_536, may_unmap: true, fua: false }).unwrap();
     spoil(30_000);
-    assert_eq!(
-        kind(read(&*store, 29_696, &mut buffer[..512])).0,
-        ErrorKind::Corrupt
-    );
+    assert_eq!(kind(read(&*store, 29_696, &mut buffer[..512])).0, ErrorKind::Corrupt);
     write(&*store, 29_700, b"part", false).unwrap();
     read(&*store, 29_696, &mut buffer[..512]).unwrap();
 }
@@ -191,25 +111,11 @@ fn check_does_not_judge_what_overlapped() {
         .map(|(index, buffer)| {
             // SAFETY: the buffers outlive `store`'s operations, all of which are waited for below.
             let list = unsafe { blockwire_store::IoVecs::single(buffer.as_mut_ptr(), 512) };
-            if index < 2 {
-                Op::Write {
-                    offset: 0,
-                    src: list,
-                    fua: false,
-                }
-            } else {
-                Op::Read {
-                    offset: 0,
-                    dst: list,
-                }
-            }
+            if index < 2 { Op::Write { offset: 0, src: list, fua: false } } else { Op::Read { offset: 0, dst: list } }
         })
         .collect();
     for (token, op) in ops.into_iter().enumerate() {
-        assert!(matches!(
-            store.submit(op, token as u64, &dynamic),
-            Submitted::Pending
-        ));
+        assert!(matches!(store.submit(op, token as u64, &dynamic), Submitted::Pending));
     }
     assert_eq!(handle.held(), 4);
     assert_eq!(handle.release(100), 4);
@@ -248,28 +154,13 @@ fn delay_by_hand_releases_in_order_and_can_be_cancelled() {
     let sink = Arc::new(Collect::default());
     let dynamic: Arc<dyn CompletionSink> = sink.clone();
     for token in 0..5 {
-        let op = Op::Zero {
-            offset: 0,
-            len: 512,
-            may_unmap: false,
-            fua: false,
-        };
-        assert!(matches!(
-            store.submit(op, token, &dynamic),
-            Submitted::Pending
-        ));
+        let op = Op::Zero { offset: 0, len: 512, may_unmap: false, fua: false };
+        assert!(matches!(store.submit(op, token, &dynamic), Submitted::Pending));
     }
     assert!(store.try_cancel(1));
     assert!(!store.try_cancel(1));
     assert_eq!((handle.held(), handle.release(2)), (4, 2));
-    let tokens = || {
-        sink.0
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(token, _)| *token)
-            .collect::<Vec<_>>()
-    };
+    let tokens = || sink.0.lock().unwrap().iter().map(|(token, _)| *token).collect::<Vec<_>>();
     assert_eq!(tokens(), [0, 2]);
     drop(store);
     assert_eq!(tokens(), [0, 2, 3, 4], "closing ends what was held");

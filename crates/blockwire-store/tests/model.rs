@@ -12,42 +12,18 @@ const SIZE: u64 = 64 << 10;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write {
-        at: u64,
-        len: u64,
-        byte: u8,
-        fua: bool,
-    },
-    Zero {
-        at: u64,
-        len: u64,
-        may_unmap: bool,
-    },
-    Punch {
-        at: u64,
-        len: u64,
-    },
-    Copy {
-        from: u64,
-        to: u64,
-        len: u64,
-    },
+    Write { at: u64, len: u64, byte: u8, fua: bool },
+    Zero { at: u64, len: u64, may_unmap: bool },
+    Punch { at: u64, len: u64 },
+    Copy { from: u64, to: u64, len: u64 },
     Flush,
-    Read {
-        at: u64,
-        len: u64,
-    },
-    Shrink {
-        to: u64,
-    },
+    Read { at: u64, len: u64 },
+    Shrink { to: u64 },
 }
 
 /// A range that mostly lies inside, and sometimes on block borders.
 fn range() -> impl Strategy<Value = (u64, u64)> {
-    prop_oneof![
-        (0..=SIZE, 0..20_000u64),
-        (0..SIZE / 512, 0..64u64).prop_map(|(at, len)| (at * 512, len * 512))
-    ]
+    prop_oneof![(0..=SIZE, 0..20_000u64), (0..SIZE / 512, 0..64u64).prop_map(|(at, len)| (at * 512, len * 512))]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -64,9 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// Data that differ from byte to byte, so that a shift is seen.
 fn pattern(byte: u8, len: u64) -> Vec<u8> {
-    (0..len)
-        .map(|at| byte.wrapping_add((at / 3) as u8))
-        .collect()
+    (0..len).map(|at| byte.wrapping_add((at / 3) as u8)).collect()
 }
 
 fn run(store: &dyn Store, steps: &[Step]) -> Result<(), TestCaseError> {
@@ -87,12 +61,7 @@ fn run(store: &dyn Store, steps: &[Step]) -> Result<(), TestCaseError> {
                     model[at as usize..(at + len) as usize].fill(0);
                 }
                 let op = match *step {
-                    Step::Zero { may_unmap, .. } => Op::Zero {
-                        offset: at,
-                        len,
-                        may_unmap,
-                        fua: false,
-                    },
+                    Step::Zero { may_unmap, .. } => Op::Zero { offset: at, len, may_unmap, fua: false },
                     _ => Op::Punch { offset: at, len },
                 };
                 (fits(at, len), block_on(store, op))
@@ -109,10 +78,7 @@ fn run(store: &dyn Store, steps: &[Step]) -> Result<(), TestCaseError> {
                 let mut buffer = vec![0xcc; len as usize];
                 let outcome = read(store, at, &mut buffer);
                 if fits(at, len) {
-                    prop_assert!(
-                        buffer == model[at as usize..(at + len) as usize],
-                        "{step:?} differs"
-                    );
+                    prop_assert!(buffer == model[at as usize..(at + len) as usize], "{step:?} differs");
                 }
                 (fits(at, len), outcome)
             }

@@ -9,19 +9,10 @@ use super::{Case, Context, Random, Verdict, applicable, ensure, put, read_back, 
 use crate::{CompletionSink, IoVecs, Op, Outcome, Store, Submitted, block_on};
 
 pub(super) const CASES: &[Case] = &[
-    (
-        "many in flight: every operation ends exactly once",
-        each_once,
-    ),
-    (
-        "many in flight: a cancelled operation does not complete, any other does",
-        cancelled,
-    ),
+    ("many in flight: every operation ends exactly once", each_once),
+    ("many in flight: a cancelled operation does not complete, any other does", cancelled),
     ("threads: disjoint ranges keep their data", disjoint),
-    (
-        "threads: overlapping writes leave bytes of one of them",
-        overlapping,
-    ),
+    ("threads: overlapping writes leave bytes of one of them", overlapping),
 ];
 
 #[derive(Default)]
@@ -47,15 +38,8 @@ impl Counting {
     fn settle(&self, count: usize) -> Result<HashMap<u64, (u32, bool)>, String> {
         let patience = Duration::from_secs(30);
         let seen = self.seen.lock().unwrap();
-        let (seen, late) = self
-            .arrived
-            .wait_timeout_while(seen, patience, |seen| seen.len() < count)
-            .unwrap();
-        ensure!(
-            !late.timed_out(),
-            "{} of {count} completions arrived",
-            seen.len()
-        );
+        let (seen, late) = self.arrived.wait_timeout_while(seen, patience, |seen| seen.len() < count).unwrap();
+        ensure!(!late.timed_out(), "{} of {count} completions arrived", seen.len());
         drop(seen);
         std::thread::sleep(Duration::from_millis(2));
         Ok(self.seen.lock().unwrap().clone())
@@ -76,24 +60,13 @@ impl Buffers {
 
 /// Submits reads and writes of `count` blocks in turn; returns the tokens that are pending.
 fn submit_many(
-    store: &dyn Store,
-    sink: &Arc<dyn CompletionSink>,
-    buffers: &mut Buffers,
-    fill: bool,
+    store: &dyn Store, sink: &Arc<dyn CompletionSink>, buffers: &mut Buffers, fill: bool,
 ) -> Result<Vec<u64>, String> {
     let mut pending = Vec::new();
     for index in 0..buffers.0.len() {
         let offset = index as u64 * 4096;
         let list = buffers.lend(index);
-        let op = if fill {
-            Op::Write {
-                offset,
-                src: list,
-                fua: false,
-            }
-        } else {
-            Op::Read { offset, dst: list }
-        };
+        let op = if fill { Op::Write { offset, src: list, fua: false } } else { Op::Read { offset, dst: list } };
         match store.submit(op, index as u64, sink) {
             Submitted::Pending => pending.push(index as u64),
             Submitted::Done(outcome) => outcome.map_err(|error| error.to_string())?,
@@ -110,31 +83,19 @@ fn each_once(context: &Context<'_>) -> Verdict {
         let counting = Arc::new(Counting::default());
         let sink: Arc<dyn CompletionSink> = counting.clone();
         let start = |block: &Vec<u8>| if fill { block.clone() } else { vec![0; 4096] };
-        let mut buffers = std::mem::ManuallyDrop::new(Buffers(
-            data.iter().map(|b| start(b).into_boxed_slice()).collect(),
-        ));
+        let mut buffers =
+            std::mem::ManuallyDrop::new(Buffers(data.iter().map(|b| start(b).into_boxed_slice()).collect()));
         let pending = submit_many(&*store, &sink, &mut buffers, fill)?;
         let seen = counting.settle(pending.len())?;
         for token in &pending {
             let ended = seen.get(token);
-            ensure!(
-                ended == Some(&(1, true)),
-                "operation {token} ended with (times, success) {ended:?}"
-            );
+            ensure!(ended == Some(&(1, true)), "operation {token} ended with (times, success) {ended:?}");
         }
-        ensure!(
-            seen.len() == pending.len(),
-            "an operation that was done at once completed as well"
-        );
+        ensure!(seen.len() == pending.len(), "an operation that was done at once completed as well");
         let buffers = std::mem::ManuallyDrop::into_inner(buffers);
         if !fill && context.expect.retains {
             for (index, (seen, wanted)) in buffers.0.iter().zip(&data).enumerate() {
-                same(
-                    seen,
-                    wanted,
-                    index as u64 * 4096,
-                    "read with many in flight",
-                )?;
+                same(seen, wanted, index as u64 * 4096, "read with many in flight")?;
             }
         }
     }
@@ -145,47 +106,24 @@ fn cancelled(context: &Context<'_>) -> Verdict {
     let store = applicable!(context.writable());
     let counting = Arc::new(Counting::default());
     let sink: Arc<dyn CompletionSink> = counting.clone();
-    let blocks = (0..200)
-        .map(|_| vec![0xc3; 4096].into_boxed_slice())
-        .collect();
+    let blocks = (0..200).map(|_| vec![0xc3; 4096].into_boxed_slice()).collect();
     let mut buffers = std::mem::ManuallyDrop::new(Buffers(blocks));
     let pending = submit_many(&*store, &sink, &mut buffers, true)?;
-    let taken: Vec<u64> = pending
-        .iter()
-        .rev()
-        .step_by(2)
-        .copied()
-        .filter(|token| store.try_cancel(*token))
-        .collect();
+    let taken: Vec<u64> = pending.iter().rev().step_by(2).copied().filter(|token| store.try_cancel(*token)).collect();
     let seen = counting.settle(pending.len() - taken.len())?;
     for token in &pending {
-        let (ended, cancelled) = (
-            seen.get(token).map_or(0, |entry| entry.0),
-            taken.contains(token),
-        );
-        ensure!(
-            ended == u32::from(!cancelled),
-            "operation {token}: cancelled {cancelled}, completed {ended} times"
-        );
+        let (ended, cancelled) = (seen.get(token).map_or(0, |entry| entry.0), taken.contains(token));
+        ensure!(ended == u32::from(!cancelled), "operation {token}: cancelled {cancelled}, completed {ended} times");
     }
     drop(std::mem::ManuallyDrop::into_inner(buffers));
     Ok(None)
 }
 
 /// Runs `work` on four threads; the first complaint counts.
-fn on_threads(
-    store: &dyn Store,
-    work: &(dyn Fn(&dyn Store, u64) -> Result<(), String> + Sync),
-) -> Result<(), String> {
+fn on_threads(store: &dyn Store, work: &(dyn Fn(&dyn Store, u64) -> Result<(), String> + Sync)) -> Result<(), String> {
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..4)
-            .map(|number| scope.spawn(move || work(store, number)))
-            .collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread
-                .join()
-                .unwrap_or_else(|_| Err("a thread panicked".into()))
-        })
+        let threads: Vec<_> = (0..4).map(|number| scope.spawn(move || work(store, number))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err("a thread panicked".into())))
     })
 }
 
@@ -202,12 +140,7 @@ fn disjoint(context: &Context<'_>) -> Verdict {
             let at = random.below(room as u64 - 1) as usize;
             let len = 1 + random.below((room - at) as u64 - 1).min(20_000) as usize;
             if random.below(4) == 0 {
-                let op = Op::Zero {
-                    offset: start + at as u64,
-                    len: len as u64,
-                    may_unmap: true,
-                    fua: false,
-                };
+                let op = Op::Zero { offset: start + at as u64, len: len as u64, may_unmap: true, fua: false };
                 block_on(store, op).map_err(|error| error.to_string())?;
                 wanted[at..at + len].fill(0);
             } else {
@@ -216,19 +149,9 @@ fn disjoint(context: &Context<'_>) -> Verdict {
                 wanted[at..at + len].copy_from_slice(&data);
             }
             let what = format!("thread {number}");
-            same(
-                &read_back(store, start + at as u64, len)?,
-                &wanted[at..at + len],
-                start + at as u64,
-                &what,
-            )?;
+            same(&read_back(store, start + at as u64, len)?, &wanted[at..at + len], start + at as u64, &what)?;
         }
-        same(
-            &read_back(store, start, room)?,
-            &wanted,
-            start,
-            &format!("thread {number} at the end"),
-        )
+        same(&read_back(store, start, room)?, &wanted, start, &format!("thread {number} at the end"))
     })?;
     Ok(None)
 }
@@ -245,16 +168,7 @@ fn overlapping(context: &Context<'_>) -> Verdict {
     })?;
     let seen = read_back(&*store, 0, 70_000)?;
     let last = |byte: &u8| *byte < 128;
-    ensure!(
-        seen[1000..61_000].iter().all(last),
-        "a byte is of none of the writes"
-    );
-    ensure!(
-        seen[..1000]
-            .iter()
-            .chain(&seen[61_000..])
-            .all(|byte| *byte == 0xff),
-        "a neighbour changed"
-    );
+    ensure!(seen[1000..61_000].iter().all(last), "a byte is of none of the writes");
+    ensure!(seen[..1000].iter().chain(&seen[61_000..]).all(|byte| *byte == 0xff), "a neighbour changed");
     Ok(None)
 }

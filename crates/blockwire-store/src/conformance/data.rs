@@ -5,14 +5,8 @@ use super::{Case, Context, Random, Skip, Verdict, applicable, ensure, put, read_
 use crate::{IoVec, IoVecs, Op, Store, block_on};
 
 pub(super) const CASES: &[Case] = &[
-    (
-        "shape: geometry, capabilities, mapping and identity agree",
-        shape,
-    ),
-    (
-        "write: read back at edges and odd ranges, neighbours untouched",
-        edges,
-    ),
+    ("shape: geometry, capabilities, mapping and identity agree", shape),
+    ("write: read back at edges and odd ranges, neighbours untouched", edges),
     ("write: scattered memory on both sides", scattered),
     ("write: nothing at all is allowed up to the end", empty),
     ("write: FUA survives closing and opening", durable),
@@ -20,40 +14,19 @@ pub(super) const CASES: &[Case] = &[
     ("punch: reads as zeros", punch),
     ("copy: disjoint and overlapping both ways", copy),
     ("flush: works, also with nothing to flush", flush),
-    (
-        "resize: grows with zeros, shrinks, forgets what was cut off",
-        resize,
-    ),
-    (
-        "mapping: shows what was written and takes part in the rest",
-        mapping,
-    ),
+    ("resize: grows with zeros, shrinks, forgets what was cut off", resize),
+    ("mapping: shows what was written and takes part in the rest", mapping),
 ];
 
 fn shape(context: &Context<'_>) -> Verdict {
     let store = (context.make)();
     let (geometry, capabilities) = (store.geometry(), store.capabilities());
-    ensure!(
-        geometry.size >= 2 << 20,
-        "the suite needs 2 MiB, the store has {}",
-        geometry.size
-    );
-    ensure!(
-        geometry.size % 512 == 0,
-        "size {} is no multiple of 512",
-        geometry.size
-    );
-    ensure!(
-        geometry.physical_block.is_power_of_two(),
-        "physical block of {}",
-        geometry.physical_block
-    );
+    ensure!(geometry.size >= 2 << 20, "the suite needs 2 MiB, the store has {}", geometry.size);
+    ensure!(geometry.size % 512 == 0, "size {} is no multiple of 512", geometry.size);
+    ensure!(geometry.physical_block.is_power_of_two(), "physical block of {}", geometry.physical_block);
     let mapped = store.mapping().map(|mapping| mapping.len as u64);
     let wanted = capabilities.stable_memory.then_some(geometry.size);
-    ensure!(
-        mapped == wanted,
-        "the mapping has {mapped:?} bytes, not {wanted:?}"
-    );
+    ensure!(mapped == wanted, "the mapping has {mapped:?} bytes, not {wanted:?}");
     ensure!(store.identity() == store.identity(), "the identity changes");
     Ok(None)
 }
@@ -84,12 +57,7 @@ fn edges(context: &Context<'_>) -> Verdict {
         let data = random.bytes(len as usize);
         put(&*store, offset, &data)?;
         wanted[before as usize..(before + len) as usize].copy_from_slice(&data);
-        same(
-            &read_back(&*store, start, all)?,
-            &wanted,
-            start,
-            &format!("after a write of {len} at {offset}"),
-        )?;
+        same(&read_back(&*store, start, all)?, &wanted, start, &format!("after a write of {len} at {offset}"))?;
     }
     Ok(None)
 }
@@ -114,33 +82,18 @@ fn scattered(context: &Context<'_>) -> Verdict {
     let store = applicable!(context.retaining());
     let mut random = Random::new(context.expect.seed);
     // The last shape has more pieces than one system call takes.
-    for (offset, len, pieces) in [
-        (3u64, 9_000usize, &[1usize, 700, 13][..]),
-        (4096, 65_536, &[4096]),
-        (8191, 40_000, &[7, 9, 11]),
-    ] {
+    for (offset, len, pieces) in
+        [(3u64, 9_000usize, &[1usize, 700, 13][..]), (4096, 65_536, &[4096]), (8191, 40_000, &[7, 9, 11])]
+    {
         let data = random.bytes(len);
         let mut source = data.clone();
         let src = cut(&mut source, pieces);
-        block_on(
-            &*store,
-            Op::Write {
-                offset,
-                src,
-                fua: false,
-            },
-        )
-        .map_err(|error| error.to_string())?;
+        block_on(&*store, Op::Write { offset, src, fua: false }).map_err(|error| error.to_string())?;
         let mut back = vec![0; len];
         let dst = cut(&mut back, &[5000, 1]);
         block_on(&*store, Op::Read { offset, dst }).map_err(|error| error.to_string())?;
         same(&back, &data, offset, "scattered write, scattered read")?;
-        same(
-            &read_back(&*store, offset, len)?,
-            &data,
-            offset,
-            "scattered write, plain read",
-        )?;
+        same(&read_back(&*store, offset, len)?, &data, offset, "scattered write, plain read")?;
     }
     Ok(None)
 }
@@ -150,27 +103,11 @@ fn empty(context: &Context<'_>) -> Verdict {
     let size = store.geometry().size;
     let read_only = store.capabilities().read_only;
     for offset in [0, 17, size] {
-        let mut ops = vec![Op::Read {
-            offset,
-            dst: IoVecs::new(),
-        }];
+        let mut ops = vec![Op::Read { offset, dst: IoVecs::new() }];
         if !read_only {
-            ops.push(Op::Write {
-                offset,
-                src: IoVecs::new(),
-                fua: true,
-            });
-            ops.push(Op::Zero {
-                offset,
-                len: 0,
-                may_unmap: true,
-                fua: false,
-            });
-            ops.push(Op::Copy {
-                from: offset,
-                to: 0,
-                len: 0,
-            });
+            ops.push(Op::Write { offset, src: IoVecs::new(), fua: true });
+            ops.push(Op::Zero { offset, len: 0, may_unmap: true, fua: false });
+            ops.push(Op::Copy { from: offset, to: 0, len: 0 });
         }
         for op in ops {
             let shown = format!("{op:?}");
@@ -189,42 +126,19 @@ fn durable(context: &Context<'_>) -> Verdict {
     let (first, second) = (random.bytes(10_000), random.bytes(5000));
     crate::write(&*store, 777, &first, true).map_err(|error| error.to_string())?;
     put(&*store, 500_000, &second)?;
-    block_on(
-        &*store,
-        Op::Zero {
-            offset: 1000,
-            len: 100,
-            may_unmap: false,
-            fua: true,
-        },
-    )
-    .map_err(|e| e.to_string())?;
+    block_on(&*store, Op::Zero { offset: 1000, len: 100, may_unmap: false, fua: true }).map_err(|e| e.to_string())?;
     block_on(&*store, Op::Flush).map_err(|error| error.to_string())?;
     drop(store);
     let store = reopen();
     let mut wanted = first;
     wanted[223..323].fill(0);
-    same(
-        &read_back(&*store, 777, wanted.len())?,
-        &wanted,
-        777,
-        "after opening again",
-    )?;
-    same(
-        &read_back(&*store, 500_000, second.len())?,
-        &second,
-        500_000,
-        "after opening again",
-    )?;
+    same(&read_back(&*store, 777, wanted.len())?, &wanted, 777, "after opening again")?;
+    same(&read_back(&*store, 500_000, second.len())?, &second, 500_000, "after opening again")?;
     Ok(None)
 }
 
 /// Fills the first 4 MiB (or what there is), runs `make_op` over ranges and expects zeros there and nothing else changed.
-fn becomes_zero(
-    store: &dyn Store,
-    random: &mut Random,
-    make_op: &dyn Fn(u64, u64) -> Op,
-) -> Result<(), String> {
+fn becomes_zero(store: &dyn Store, random: &mut Random, make_op: &dyn Fn(u64, u64) -> Op) -> Result<(), String> {
     let room = store.geometry().size.min(4 << 20);
     let mut wanted = random.bytes(room as usize);
     put(store, 0, &wanted)?;
@@ -240,32 +154,21 @@ fn becomes_zero(
         (1 << 20, room - (1 << 20)),
     ];
     for (offset, len) in ranges {
-        block_on(store, make_op(offset, len))
-            .map_err(|error| format!("{len} at {offset}: {error}"))?;
+        block_on(store, make_op(offset, len)).map_err(|error| format!("{len} at {offset}: {error}"))?;
         wanted[offset as usize..(offset + len) as usize].fill(0);
         let what = format!("after zeroing {len} at {offset}");
         same(&read_back(store, 0, room as usize)?, &wanted, 0, &what)?;
     }
     let data = random.bytes(8192);
     put(store, 66_000, &data)?;
-    same(
-        &read_back(store, 66_000, 8192)?,
-        &data,
-        66_000,
-        "written into zeros",
-    )
+    same(&read_back(store, 66_000, 8192)?, &data, 66_000, "written into zeros")
 }
 
 fn zero(context: &Context<'_>) -> Verdict {
     let store = applicable!(context.retaining());
     let mut random = Random::new(context.expect.seed);
     for (may_unmap, fua) in [(false, false), (true, false), (false, true), (true, true)] {
-        becomes_zero(&*store, &mut random, &|offset, len| Op::Zero {
-            offset,
-            len,
-            may_unmap,
-            fua,
-        })?;
+        becomes_zero(&*store, &mut random, &|offset, len| Op::Zero { offset, len, may_unmap, fua })?;
     }
     Ok(None)
 }
@@ -276,10 +179,7 @@ fn punch(context: &Context<'_>) -> Verdict {
         return Ok(Some(Skip("the store cannot free space")));
     }
     let mut random = Random::new(context.expect.seed);
-    becomes_zero(&*store, &mut random, &|offset, len| Op::Punch {
-        offset,
-        len,
-    })?;
+    becomes_zero(&*store, &mut random, &|offset, len| Op::Punch { offset, len })?;
     Ok(None)
 }
 
@@ -300,19 +200,10 @@ fn copy(context: &Context<'_>) -> Verdict {
         (0, 700_000, 1_000_000),
     ];
     for (from, to, len) in copies {
-        let op = Op::Copy {
-            from: from as u64,
-            to: to as u64,
-            len: len as u64,
-        };
+        let op = Op::Copy { from: from as u64, to: to as u64, len: len as u64 };
         block_on(&*store, op).map_err(|error| format!("{len} from {from} to {to}: {error}"))?;
         wanted.copy_within(from..from + len, to);
-        same(
-            &read_back(&*store, 0, room)?,
-            &wanted,
-            0,
-            &format!("after copying {len} from {from} to {to}"),
-        )?;
+        same(&read_back(&*store, 0, room)?, &wanted, 0, &format!("after copying {len} from {from} to {to}"))?;
     }
     Ok(None)
 }
@@ -335,8 +226,7 @@ fn resize(context: &Context<'_>) -> Verdict {
     }
     let size = store.geometry().size;
     let set = |to: u64| -> Result<(), String> {
-        block_on(&*store, Op::Resize { size: to })
-            .map_err(|error| format!("resize to {to}: {error}"))?;
+        block_on(&*store, Op::Resize { size: to }).map_err(|error| format!("resize to {to}: {error}"))?;
         let seen = store.geometry().size;
         ensure!(seen == to, "the size is {seen} after a resize to {to}");
         Ok(())
@@ -344,30 +234,15 @@ fn resize(context: &Context<'_>) -> Verdict {
     put(&*store, size - 4096, &[7; 4096])?;
     set(size + 8192)?;
     let wanted = if context.expect.retains { 7 } else { 0 };
-    same(
-        &read_back(&*store, size - 4096, 4096)?,
-        &[wanted; 4096],
-        size - 4096,
-        "the old end after growing",
-    )?;
-    same(
-        &read_back(&*store, size, 8192)?,
-        &[0; 8192],
-        size,
-        "the new end after growing",
-    )?;
+    same(&read_back(&*store, size - 4096, 4096)?, &[wanted; 4096], size - 4096, "the old end after growing")?;
+    same(&read_back(&*store, size, 8192)?, &[0; 8192], size, "the new end after growing")?;
     put(&*store, size, &[9; 8192])?;
     set(size - 2048)?;
     let cut_off = crate::read(&*store, size - 2048, &mut [0; 512]);
     ensure!(cut_off.is_err(), "what was cut off can be read");
     set(size + 8192)?;
     let at = size - 2048;
-    same(
-        &read_back(&*store, at, 10_240)?,
-        &[0; 10_240],
-        at,
-        "what was cut off, after growing again",
-    )?;
+    same(&read_back(&*store, at, 10_240)?, &[0; 10_240], at, "what was cut off, after growing again")?;
     set(size)?;
     Ok(None)
 }
@@ -387,28 +262,10 @@ fn mapping(context: &Context<'_>) -> Verdict {
         put(&*store, 3, &data)?;
         put(&*store, end as u64, &data)?;
         same(&look(3, 5000), &data, 3, "in the mapping")?;
-        block_on(
-            &*store,
-            Op::Zero {
-                offset: 100,
-                len: 4500,
-                may_unmap: true,
-                fua: false,
-            },
-        )
-        .map_err(|e| e.to_string())?;
+        block_on(&*store, Op::Zero { offset: 100, len: 4500, may_unmap: true, fua: false })
+            .map_err(|e| e.to_string())?;
     }
-    same(
-        &read_back(&*store, 3, 5000)?,
-        &look(3, 5000),
-        3,
-        "reading differs from the mapping",
-    )?;
-    same(
-        &read_back(&*store, end as u64, 5000)?,
-        &look(end, 5000),
-        end as u64,
-        "reading differs from the mapping",
-    )?;
+    same(&read_back(&*store, 3, 5000)?, &look(3, 5000), 3, "reading differs from the mapping")?;
+    same(&read_back(&*store, end as u64, 5000)?, &look(end, 5000), end as u64, "reading differs from the mapping")?;
     Ok(None)
 }

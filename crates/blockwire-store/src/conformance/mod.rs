@@ -38,12 +38,7 @@ pub struct Expect<'a> {
 
 impl Default for Expect<'_> {
     fn default() -> Self {
-        Self {
-            retains: true,
-            reopen: None,
-            steps: 400,
-            seed: 7,
-        }
+        Self { retains: true, reopen: None, steps: 400, seed: 7 }
     }
 }
 
@@ -66,11 +61,7 @@ impl Context<'_> {
     /// A store that may be written, if this one may.
     pub(crate) fn writable(&self) -> Result<Arc<dyn Store>, Skip> {
         let store = (self.make)();
-        if store.capabilities().read_only {
-            Err(Skip("the store is read-only"))
-        } else {
-            Ok(store)
-        }
+        if store.capabilities().read_only { Err(Skip("the store is read-only")) } else { Ok(store) }
     }
 
     /// A store that may be written and keeps what was written.
@@ -103,15 +94,8 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            out,
-            "{} passed, {} not applicable",
-            self.passed.len(),
-            self.skipped.len()
-        )?;
-        self.failed
-            .iter()
-            .try_for_each(|(name, why)| writeln!(out, "FAILED {name}: {why}"))
+        writeln!(out, "{} passed, {} not applicable", self.passed.len(), self.skipped.len())?;
+        self.failed.iter().try_for_each(|(name, why)| writeln!(out, "FAILED {name}: {why}"))
     }
 }
 
@@ -121,22 +105,12 @@ pub fn case_names() -> impl Iterator<Item = &'static str> {
 }
 
 fn all_cases() -> impl Iterator<Item = &'static Case> {
-    [
-        data::CASES,
-        refusals::CASES,
-        concurrent::CASES,
-        model::CASES,
-    ]
-    .into_iter()
-    .flatten()
+    [data::CASES, refusals::CASES, concurrent::CASES, model::CASES].into_iter().flatten()
 }
 
 /// Runs the whole suite. Stores of `make` must have 2 MiB or more; their first and last MiB are overwritten.
 pub fn run(make: Make<'_>, expect: &Expect<'_>) -> Report {
-    let context = Context {
-        make,
-        expect: *expect,
-    };
+    let context = Context { make, expect: *expect };
     let mut report = Report::default();
     for (name, case) in all_cases() {
         match case(&context) {
@@ -207,14 +181,12 @@ impl Random {
 
 pub(crate) fn read_back(store: &dyn Store, offset: u64, len: usize) -> Result<Vec<u8>, String> {
     let mut buffer = vec![0x5a; len];
-    crate::read(store, offset, &mut buffer)
-        .map_err(|error| format!("read of {len} at {offset}: {error}"))?;
+    crate::read(store, offset, &mut buffer).map_err(|error| format!("read of {len} at {offset}: {error}"))?;
     Ok(buffer)
 }
 
 pub(crate) fn put(store: &dyn Store, offset: u64, data: &[u8]) -> Result<(), String> {
-    crate::write(store, offset, data, false)
-        .map_err(|error| format!("write of {} at {offset}: {error}", data.len()))
+    crate::write(store, offset, data, false).map_err(|error| format!("write of {} at {offset}: {error}", data.len()))
 }
 
 /// Compares without printing megabytes.
@@ -225,15 +197,8 @@ pub(crate) fn same(seen: &[u8], wanted: &[u8], offset: u64, what: &str) -> Resul
     match seen.iter().zip(wanted).position(|(a, b)| a != b) {
         Some(at) => {
             let place = offset + at as u64;
-            Err(format!(
-                "{what}: byte {place} is {:#04x}, not {:#04x}",
-                seen[at], wanted[at]
-            ))
+            Err(format!("{what}: byte {place} is {:#04x}, not {:#04x}", seen[at], wanted[at]))
         }
-        None => Err(format!(
-            "{what}: {} bytes, not {}",
-            seen.len(),
-            wanted.len()
-        )),
+        None => Err(format!("{what}: {} bytes, not {}", seen.len(), wanted.len())),
     }
 }

@@ -3,10 +3,7 @@
 use super::{Case, Context, Random, Verdict, applicable, put, read_back, same};
 use crate::{Op, block_on};
 
-pub(super) const CASES: &[Case] = &[(
-    "model: random operations agree with an array",
-    random_operations,
-)];
+pub(super) const CASES: &[Case] = &[("model: random operations agree with an array", random_operations)];
 
 /// Both ends of the store, each with its model.
 const WINDOW: u64 = 1 << 20;
@@ -44,15 +41,7 @@ fn random_operations(context: &Context<'_>) -> Verdict {
             }
             4 | 5 => {
                 model[range.clone()].fill(0);
-                block_on(
-                    &*store,
-                    Op::Zero {
-                        offset,
-                        len,
-                        may_unmap: kind == 5,
-                        fua,
-                    },
-                )
+                block_on(&*store, Op::Zero { offset, len, may_unmap: kind == 5, fua })
             }
             6 if can_punch => {
                 model[range.clone()].fill(0);
@@ -61,40 +50,16 @@ fn random_operations(context: &Context<'_>) -> Verdict {
             7 => {
                 let to = random.below(WINDOW - len);
                 model.copy_within(range.clone(), to as usize);
-                block_on(
-                    &*store,
-                    Op::Copy {
-                        from: offset,
-                        to: base + to,
-                        len,
-                    },
-                )
+                block_on(&*store, Op::Copy { from: offset, to: base + to, len })
             }
             8 if random.below(8) == 0 => block_on(&*store, Op::Flush),
             _ => Ok(()),
         };
-        outcome.map_err(|error| {
-            format!("step {step}, operation {kind}, {len} at {offset}: {error}")
-        })?;
+        outcome.map_err(|error| format!("step {step}, operation {kind}, {len} at {offset}: {error}"))?;
         let what = format!("step {step}, operation {kind}");
-        same(
-            &read_back(&*store, offset, len as usize)?,
-            &models[which][range],
-            offset,
-            &what,
-        )?;
+        same(&read_back(&*store, offset, len as usize)?, &models[which][range], offset, &what)?;
     }
-    same(
-        &read_back(&*store, 0, WINDOW as usize)?,
-        &models[0],
-        0,
-        "at the end",
-    )?;
-    same(
-        &read_back(&*store, end, WINDOW as usize)?,
-        &models[1],
-        end,
-        "at the end",
-    )?;
+    same(&read_back(&*store, 0, WINDOW as usize)?, &models[0], 0, "at the end")?;
+    same(&read_back(&*store, end, WINDOW as usize)?, &models[1], end, "at the end")?;
     Ok(None)
 }

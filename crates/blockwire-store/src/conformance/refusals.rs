@@ -21,10 +21,7 @@ fn expect_kind(store: &dyn Store, op: Op, kind: ErrorKind) -> Result<(), String>
     match block_on(store, op) {
         Ok(()) => Err(format!("{shown} was accepted")),
         Err(error) if error.kind == kind => Ok(()),
-        Err(error) => Err(format!(
-            "{shown} failed with {:?} ({error}), not {kind:?}",
-            error.kind
-        )),
+        Err(error) => Err(format!("{shown} failed with {:?} ({error}), not {kind:?}", error.kind)),
     }
 }
 
@@ -39,41 +36,14 @@ fn out_of_range(context: &Context<'_>) -> Verdict {
         put(&*store, 0, &marks)?;
     }
     let mut buffer = vec![0xee; 1024];
-    for offset in [
-        size,
-        size - 512,
-        size - 1023,
-        u64::MAX,
-        u64::MAX - 1023,
-        1 << 63,
-    ] {
+    for offset in [size, size - 512, size - 1023, u64::MAX, u64::MAX - 1023, 1 << 63] {
         let len = buffer.len() as u64;
-        let mut ops = vec![Op::Read {
-            offset,
-            dst: single(&mut buffer),
-        }];
+        let mut ops = vec![Op::Read { offset, dst: single(&mut buffer) }];
         if writable {
-            ops.push(Op::Write {
-                offset,
-                src: single(&mut buffer),
-                fua: false,
-            });
-            ops.push(Op::Zero {
-                offset,
-                len,
-                may_unmap: true,
-                fua: false,
-            });
-            ops.push(Op::Copy {
-                from: offset,
-                to: 0,
-                len,
-            });
-            ops.push(Op::Copy {
-                from: 0,
-                to: offset,
-                len,
-            });
+            ops.push(Op::Write { offset, src: single(&mut buffer), fua: false });
+            ops.push(Op::Zero { offset, len, may_unmap: true, fua: false });
+            ops.push(Op::Copy { from: offset, to: 0, len });
+            ops.push(Op::Copy { from: 0, to: offset, len });
             if capabilities.can_punch {
                 ops.push(Op::Punch { offset, len });
             }
@@ -85,27 +55,12 @@ fn out_of_range(context: &Context<'_>) -> Verdict {
     if writable {
         expect_kind(
             &*store,
-            Op::Zero {
-                offset: 1,
-                len: u64::MAX,
-                may_unmap: true,
-                fua: false,
-            },
+            Op::Zero { offset: 1, len: u64::MAX, may_unmap: true, fua: false },
             ErrorKind::OutOfRange,
         )?;
         if context.expect.retains {
-            same(
-                &read_back(&*store, size - 4096, 4096)?,
-                &marks,
-                size - 4096,
-                "after refused writes",
-            )?;
-            same(
-                &read_back(&*store, 0, 4096)?,
-                &marks,
-                0,
-                "after refused copies",
-            )?;
+            same(&read_back(&*store, size - 4096, 4096)?, &marks, size - 4096, "after refused writes")?;
+            same(&read_back(&*store, 0, 4096)?, &marks, 0, "after refused copies")?;
         }
     }
     ensure!(store.geometry().size == size, "the size changed");
@@ -120,37 +75,16 @@ fn read_only(context: &Context<'_>) -> Verdict {
     let before = read_back(&*store, 0, 8192)?;
     let mut buffer = vec![0xee; 512];
     let ops = [
-        Op::Write {
-            offset: 0,
-            src: single(&mut buffer),
-            fua: false,
-        },
-        Op::Zero {
-            offset: 0,
-            len: 512,
-            may_unmap: false,
-            fua: true,
-        },
-        Op::Punch {
-            offset: 0,
-            len: 4096,
-        },
-        Op::Copy {
-            from: 0,
-            to: 4096,
-            len: 512,
-        },
+        Op::Write { offset: 0, src: single(&mut buffer), fua: false },
+        Op::Zero { offset: 0, len: 512, may_unmap: false, fua: true },
+        Op::Punch { offset: 0, len: 4096 },
+        Op::Copy { from: 0, to: 4096, len: 512 },
         Op::Resize { size: 4096 },
     ];
     for op in ops {
         expect_kind(&*store, op, ErrorKind::ReadOnly)?;
     }
-    same(
-        &read_back(&*store, 0, 8192)?,
-        &before,
-        0,
-        "after refused changes",
-    )?;
+    same(&read_back(&*store, 0, 8192)?, &before, 0, "after refused changes")?;
     Ok(None)
 }
 
@@ -161,14 +95,7 @@ fn unsupported(context: &Context<'_>) -> Verdict {
         return Ok(Some(Skip("the store can do everything")));
     }
     if !capabilities.can_punch {
-        expect_kind(
-            &*store,
-            Op::Punch {
-                offset: 0,
-                len: 4096,
-            },
-            ErrorKind::Unsupported,
-        )?;
+        expect_kind(&*store, Op::Punch { offset: 0, len: 4096 }, ErrorKind::Unsupported)?;
     }
     if !capabilities.can_resize {
         let size = store.geometry().size + 4096;

@@ -24,10 +24,7 @@ pub(crate) fn parse(params: &BTreeMap<String, String>) -> Result<(), StoreError>
 }
 
 pub(crate) fn apply(inner: Arc<dyn Store>) -> Arc<dyn Store> {
-    Arc::new(Check {
-        inner,
-        shared: Arc::default(),
-    })
+    Arc::new(Check { inner, shared: Arc::default() })
 }
 
 /// What becomes of the knowledge about a range when its operation succeeds.
@@ -77,9 +74,7 @@ fn checksum(block: &[u8; BLOCK as usize]) -> u64 {
     for word in block.chunks_exact(8) {
         let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
         // Odd multiplier, xor, rotation: each step is a bijection of `sum`, so one changed word changes the result.
-        sum = (sum ^ word)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(29);
+        sum = (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     }
     sum
 }
@@ -109,16 +104,10 @@ impl Effect {
             if len > LONG {
                 return Effect::Forget;
             }
-            Effect::Zeros {
-                first: offset.div_ceil(BLOCK),
-                end: (offset + len) / BLOCK,
-            }
+            Effect::Zeros { first: offset.div_ceil(BLOCK), end: (offset + len) / BLOCK }
         };
         match op {
-            Op::Read { offset, dst } => Effect::Compare {
-                offset: *offset,
-                dst: dst.clone(),
-            },
+            Op::Read { offset, dst } => Effect::Compare { offset: *offset, dst: dst.clone() },
             Op::Write { offset, src, .. } => {
                 let (first, sums) = sums_of(*offset, src);
                 Effect::Known { first, sums }
@@ -154,11 +143,7 @@ impl State {
     }
 
     /// Ends an operation: updates what is known and judges a read.
-    fn end(
-        &mut self,
-        id: u64,
-        outcome: Outcome,
-    ) -> Option<(Arc<dyn CompletionSink>, u64, Outcome)> {
+    fn end(&mut self, id: u64, outcome: Outcome) -> Option<(Arc<dyn CompletionSink>, u64, Outcome)> {
         let active = self.active.remove(&id)?;
         let mut outcome = outcome;
         let sure = outcome.is_ok() && !active.tainted;
@@ -236,15 +221,7 @@ impl Store for Check {
         let changes = op.changes();
         let effect = Effect::of(&op, self.inner.capabilities().can_punch);
         let (first, end) = (offset / BLOCK, (offset + len).div_ceil(BLOCK));
-        let active = Active {
-            first,
-            end,
-            changes,
-            tainted: false,
-            effect,
-            token,
-            sink: sink.clone(),
-        };
+        let active = Active { first, end, changes, tainted: false, effect, token, sink: sink.clone() };
         let id = self.shared.locked().begin(active);
         let own: Arc<dyn CompletionSink> = self.shared.clone();
         match self.inner.submit(op, id, &own) {
@@ -257,13 +234,7 @@ impl Store for Check {
     }
 
     fn try_cancel(&self, token: u64) -> bool {
-        let id = self
-            .shared
-            .locked()
-            .active
-            .iter()
-            .find(|(_, active)| active.token == token)
-            .map(|(id, _)| *id);
+        let id = self.shared.locked().active.iter().find(|(_, active)| active.token == token).map(|(id, _)| *id);
         let Some(id) = id else { return false };
         let taken = self.inner.try_cancel(id);
         if taken {

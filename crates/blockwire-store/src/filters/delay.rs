@@ -21,11 +21,7 @@ pub(crate) struct Times([Duration; 7]);
 
 impl Times {
     pub(crate) fn parse(map: &BTreeMap<String, String>) -> Result<Self, StoreError> {
-        let names: Vec<&str> = OpKind::ALL
-            .iter()
-            .map(|kind| kind.name())
-            .chain(["all"])
-            .collect();
+        let names: Vec<&str> = OpKind::ALL.iter().map(|kind| kind.name()).chain(["all"]).collect();
         let params = Params::new("filter delay", map, &names)?;
         let mut times = [params.duration("all")?.unwrap_or_default(); 7];
         for kind in OpKind::ALL {
@@ -95,9 +91,7 @@ pub(crate) fn apply(inner: Arc<dyn Store>, times: Times) -> Arc<dyn Store> {
 /// A delay filter without a clock: it holds every operation until [`DelayHandle::release`].
 pub fn manual(inner: Arc<dyn Store>) -> (Arc<dyn Store>, DelayHandle) {
     let filter = Delay::new(inner, None);
-    let handle = DelayHandle {
-        shared: filter.shared.clone(),
-    };
+    let handle = DelayHandle { shared: filter.shared.clone() };
     (Arc::new(filter), handle)
 }
 
@@ -147,17 +141,9 @@ impl Shared {
                     self.pass_on(held);
                     self.locked()
                 }
-                Some(due) => {
-                    self.changed
-                        .wait_timeout(state, due - now)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
+                Some(due) => self.changed.wait_timeout(state, due - now).unwrap_or_else(PoisonError::into_inner).0,
                 None if state.closed => return,
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -165,48 +151,25 @@ impl Shared {
 
 impl Delay {
     fn new(inner: Arc<dyn Store>, times: Option<Times>) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                inner,
-                state: Mutex::default(),
-                changed: Condvar::new(),
-            }),
-            times,
-        }
+        Self { shared: Arc::new(Shared { inner, state: Mutex::default(), changed: Condvar::new() }), times }
     }
 
     fn hold(&self, op: Op, token: u64, sink: &Arc<dyn CompletionSink>, time: Duration) {
         let mut state = self.shared.locked();
         state.next += 1;
         // By hand, arrival alone is the order; the clock must not have a say.
-        let due = if self.times.is_some() {
-            Instant::now() + time
-        } else {
-            *EPOCH
-        };
+        let due = if self.times.is_some() { Instant::now() + time } else { *EPOCH };
         let number = state.next;
-        state.held.push(Reverse(Held {
-            due,
-            number,
-            op,
-            token,
-            sink: sink.clone(),
-        }));
+        state.held.push(Reverse(Held { due, number, op, token, sink: sink.clone() }));
         if self.times.is_some() && !state.has_thread {
             let shared = self.shared.clone();
             let name = "blockwire-delay".to_string();
             // Without a thread nothing would ever end; failing here is no worse than failing to start a pool.
-            let started = std::thread::Builder::new()
-                .name(name)
-                .stack_size(256 * 1024)
-                .spawn(move || shared.run());
+            let started = std::thread::Builder::new().name(name).stack_size(256 * 1024).spawn(move || shared.run());
             state.has_thread = started.is_ok();
             if !state.has_thread {
                 drop(state);
-                DelayHandle {
-                    shared: self.shared.clone(),
-                }
-                .release(usize::MAX);
+                DelayHandle { shared: self.shared.clone() }.release(usize::MAX);
                 return;
             }
         }
@@ -223,10 +186,7 @@ impl Drop for Delay {
         self.shared.changed.notify_one();
         if self.times.is_none() {
             // Nobody else would end what is still held.
-            DelayHandle {
-                shared: self.shared.clone(),
-            }
-            .release(usize::MAX);
+            DelayHandle { shared: self.shared.clone() }.release(usize::MAX);
         }
     }
 }
@@ -249,9 +209,7 @@ impl Store for Delay {
     }
 
     fn submit(&self, op: Op, token: u64, sink: &Arc<dyn CompletionSink>) -> Submitted {
-        let time = self
-            .times
-            .map_or(Duration::ZERO, |times| times.0[op.kind().index()]);
+        let time = self.times.map_or(Duration::ZERO, |times| times.0[op.kind().index()]);
         if self.times.is_some() && time.is_zero() {
             return self.shared.inner.submit(op, token, sink);
         }

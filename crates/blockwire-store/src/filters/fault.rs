@@ -44,22 +44,11 @@ pub(crate) struct Rule {
 
 impl Rule {
     pub(crate) fn parse(map: &BTreeMap<String, String>) -> Result<Self, StoreError> {
-        let known = [
-            "op",
-            "offset",
-            "len",
-            "after",
-            "count",
-            "probability",
-            "seed",
-            "errno",
-        ];
+        let known = ["op", "offset", "len", "after", "count", "probability", "seed", "errno"];
         let params = Params::new("filter fault", map, &known)?;
         let probability = params.number::<f64>("probability")?.unwrap_or(1.0);
         if !(0.0..=1.0).contains(&probability) {
-            return Err(invalid(format!(
-                "filter fault: probability={probability} is not between 0 and 1"
-            )));
+            return Err(invalid(format!("filter fault: probability={probability} is not between 0 and 1")));
         }
         let errno = match params.text("errno") {
             None => libc::EIO,
@@ -67,16 +56,8 @@ impl Rule {
                 .iter()
                 .find(|(name, _)| name.eq_ignore_ascii_case(text))
                 .map(|(_, number)| *number)
-                .or_else(|| {
-                    text.parse()
-                        .ok()
-                        .filter(|number| (1..4096).contains(number))
-                })
-                .ok_or_else(|| {
-                    invalid(format!(
-                        "filter fault: errno={text:?} is neither a number nor a known name"
-                    ))
-                })?,
+                .or_else(|| text.parse().ok().filter(|number| (1..4096).contains(number)))
+                .ok_or_else(|| invalid(format!("filter fault: errno={text:?} is neither a number nor a known name")))?,
         };
         Ok(Self {
             kinds: params.kinds("op")?,
@@ -104,9 +85,7 @@ impl Rule {
     /// Whether the matching operation with this number draws the short straw.
     fn draws(&self, number: u64) -> bool {
         // splitmix64 of (seed, number): each operation has its own draw, whatever the threads do.
-        let mut bits = self
-            .seed
-            .wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut bits = self.seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
@@ -122,12 +101,7 @@ struct Fault {
 }
 
 pub(crate) fn apply(inner: Arc<dyn Store>, rule: Rule) -> Arc<dyn Store> {
-    Arc::new(Fault {
-        inner,
-        rule,
-        matched: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-    })
+    Arc::new(Fault { inner, rule, matched: AtomicU64::new(0), failed: AtomicU64::new(0) })
 }
 
 impl Fault {
@@ -140,9 +114,7 @@ impl Fault {
             return false;
         }
         self.failed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| {
-                (n < self.rule.count).then_some(n + 1)
-            })
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < self.rule.count).then_some(n + 1))
             .is_ok()
     }
 }

@@ -29,9 +29,7 @@ impl Maker {
             "delay" => delay::Times::parse(&spec.params).map(Maker::Delay),
             "fault" => fault::Rule::parse(&spec.params).map(Maker::Fault),
             "readonly" => readonly::parse(&spec.params).map(|()| Maker::ReadOnly),
-            other => Err(invalid(format!(
-                "{other:?} is no filter (check, delay, fault, readonly)"
-            ))),
+            other => Err(invalid(format!("{other:?} is no filter (check, delay, fault, readonly)"))),
         }
     }
 
@@ -50,24 +48,15 @@ impl Maker {
 /// # Errors
 /// An unknown filter or parameter ([`crate::ErrorKind::Invalid`]).
 pub fn stack(store: Arc<dyn Store>, specs: &[FilterSpec]) -> Result<Arc<dyn Store>, StoreError> {
-    let makers = specs
-        .iter()
-        .map(Maker::new)
-        .collect::<Result<Vec<_>, _>>()?;
+    let makers = specs.iter().map(Maker::new).collect::<Result<Vec<_>, _>>()?;
     Ok(apply_all(store, makers))
 }
 
 pub(crate) fn apply_all(store: Arc<dyn Store>, makers: Vec<Maker>) -> Arc<dyn Store> {
-    makers
-        .into_iter()
-        .rev()
-        .fold(store, |store, maker| maker.apply(store))
+    makers.into_iter().rev().fold(store, |store, maker| maker.apply(store))
 }
 
 /// The capabilities of a store whose memory must not be read past the filter.
 fn without_mapping(store: &dyn Store) -> Capabilities {
-    Capabilities {
-        stable_memory: false,
-        ..store.capabilities()
-    }
+    Capabilities { stable_memory: false, ..store.capabilities() }
 }

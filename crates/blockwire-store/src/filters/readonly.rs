@@ -27,12 +27,7 @@ impl Store for ReadOnly {
 
     fn capabilities(&self) -> Capabilities {
         let inner = self.inner.capabilities();
-        Capabilities {
-            read_only: true,
-            can_punch: false,
-            can_resize: false,
-            ..inner
-        }
+        Capabilities { read_only: true, can_punch: false, can_resize: false, ..inner }
     }
 
     fn mapping(&self) -> Option<Mapping> {

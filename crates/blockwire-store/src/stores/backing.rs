@@ -36,26 +36,13 @@ impl Backing {
             Ok(found) if found.is_file() => Self::existing_file(shown, options),
             Ok(found) if found.file_type().is_block_device() => Self::device(shown, options),
             Ok(found) => {
-                let what = if found.is_dir() {
-                    "a directory"
-                } else {
-                    "neither a file nor a block device"
-                };
+                let what = if found.is_dir() { "a directory" } else { "neither a file nor a block device" };
                 Err(invalid(format!("{path} is {what}")))
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match options.create_size
-            {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match options.create_size {
                 Some(size) if !options.read_only => Self::create(shown, size, options),
-                Some(_) => Err(failed(
-                    shown,
-                    &error,
-                    "does not exist, and read-only creates nothing",
-                )),
-                None => Err(failed(
-                    shown,
-                    &error,
-                    "does not exist (give a size to create it)",
-                )),
+                Some(_) => Err(failed(shown, &error, "does not exist, and read-only creates nothing")),
+                None => Err(failed(shown, &error, "does not exist (give a size to create it)")),
             },
             Err(error) => Err(failed(shown, &error, "cannot be opened")),
         }
@@ -71,18 +58,10 @@ impl Backing {
             .map_err(|error| failed(path, &error, "cannot be created"))?;
         let finish = || -> Result<Self, StoreError> {
             take_lock(&file, path, options.read_only, Duration::ZERO)?;
-            file.set_len(size)
-                .map_err(|error| failed(path, &error, "cannot be given its size"))?;
+            file.set_len(size).map_err(|error| failed(path, &error, "cannot be given its size"))?;
             // The directory entry must survive a crash as well as what is flushed into the file later.
-            sync_parent(path)
-                .map_err(|error| failed(path, &error, "its directory cannot be flushed"))?;
-            Self::of_file(
-                file.try_clone()
-                    .map_err(|error| failed(path, &error, "cannot be opened"))?,
-                path,
-                size,
-                true,
-            )
+            sync_parent(path).map_err(|error| failed(path, &error, "its directory cannot be flushed"))?;
+            Self::of_file(file.try_clone().map_err(|error| failed(path, &error, "cannot be opened"))?, path, size, true)
         };
         finish().inspect_err(|_| {
             // Best effort: the first error is the one worth telling.
@@ -94,15 +73,9 @@ impl Backing {
         let file = open_existing(path, options, 0)?;
         take_lock(&file, path, options.read_only, Duration::ZERO)?;
         // Under the lock, so that a creator in another process has finished.
-        let size = file
-            .metadata()
-            .map_err(|error| failed(path, &error, "cannot be examined"))?
-            .len();
+        let size = file.metadata().map_err(|error| failed(path, &error, "cannot be examined"))?.len();
         if size == 0 {
-            return Err(invalid(format!(
-                "{} is empty (remove it and give a size to create it)",
-                path.display()
-            )));
+            return Err(invalid(format!("{} is empty (remove it and give a size to create it)", path.display())));
         }
         check_existing_size(path, size, options)?;
         Self::of_file(file, path, size, false)
@@ -110,13 +83,8 @@ impl Backing {
 
     fn of_file(file: File, path: &Path, size: u64, created: bool) -> Result<Self, StoreError> {
         let block = file.metadata().map_or(4096, |found| found.blksize());
-        let path = path
-            .canonicalize()
-            .map_err(|error| failed(path, &error, "cannot be resolved"))?;
-        let physical_block = u32::try_from(block)
-            .ok()
-            .filter(|block| block.is_power_of_two())
-            .unwrap_or(4096);
+        let path = path.canonicalize().map_err(|error| failed(path, &error, "cannot be resolved"))?;
+        let physical_block = u32::try_from(block).ok().filter(|block| block.is_power_of_two()).unwrap_or(4096);
         Ok(Self {
             file,
             path,
@@ -135,15 +103,10 @@ impl Backing {
         let file = open_existing(path, options, exclusive)?;
         // udev holds the lock for moments after every change of the device.
         take_lock(&file, path, options.read_only, Duration::from_millis(500))?;
-        let told = |errno| {
-            StoreError::from_errno(errno, "cannot be asked for its size").context(&shown(path))
-        };
+        let told = |errno| StoreError::from_errno(errno, "cannot be asked for its size").context(&shown(path));
         let shape = sys::device_shape(&file).map_err(told)?;
         if !options.read_only && sys::device_is_read_only(&file).map_err(told)? {
-            let error = StoreError::new(
-                ErrorKind::ReadOnly,
-                "the device is read-only (open it read-only)",
-            );
+            let error = StoreError::new(ErrorKind::ReadOnly, "the device is read-only (open it read-only)");
             return Err(error.context(&shown(path)));
         }
         check_existing_size(path, shape.size, options)?;
@@ -168,33 +131,23 @@ impl Backing {
 }
 
 fn open_existing(path: &Path, options: &OpenOptions, flags: i32) -> Result<File, StoreError> {
-    StdOpenOptions::new()
-        .read(true)
-        .write(!options.read_only)
-        .custom_flags(flags)
-        .open(path)
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM | libc::EROFS) if !options.read_only => failed(
-                path,
-                &error,
-                "cannot be opened for writing (it may be possible read-only)",
-            ),
+    StdOpenOptions::new().read(true).write(!options.read_only).custom_flags(flags).open(path).map_err(|error| {
+        match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM | libc::EROFS) if !options.read_only => {
+                failed(path, &error, "cannot be opened for writing (it may be possible read-only)")
+            }
             Some(libc::EBUSY) => {
                 let mut taken = failed(path, &error, "is mounted or in use by the system");
                 taken.kind = ErrorKind::Locked;
                 taken
             }
             _ => failed(path, &error, "cannot be opened"),
-        })
+        }
+    })
 }
 
 /// One writer or many readers, over all processes that ask (`flock`).
-fn take_lock(
-    file: &File,
-    path: &Path,
-    read_only: bool,
-    patience: Duration,
-) -> Result<(), StoreError> {
+fn take_lock(file: &File, path: &Path, read_only: bool, patience: Duration) -> Result<(), StoreError> {
     let mut waited = Duration::ZERO;
     loop {
         match sys::lock(file, !read_only) {
@@ -227,10 +180,7 @@ fn check_existing_size(path: &Path, size: u64, options: &OpenOptions) -> Result<
     if let Some(wanted) = options.create_size.filter(|wanted| *wanted != size) {
         return Err(StoreError::new(
             ErrorKind::WouldResize,
-            format!(
-                "{} exists with {size} bytes, not {wanted}; it is never resized by opening it",
-                path.display()
-            ),
+            format!("{} exists with {size} bytes, not {wanted}; it is never resized by opening it", path.display()),
         ));
     }
     check_size(path, size, options)
@@ -242,9 +192,7 @@ fn check_size(path: &Path, size: u64, options: &OpenOptions) -> Result<(), Store
 
 fn check_multiple(what: &str, size: u64, block_size: u32) -> Result<(), StoreError> {
     if !block_size.is_power_of_two() || block_size < 512 {
-        return Err(invalid(format!(
-            "{what}: a block size of {block_size} is not a power of two from 512 on"
-        )));
+        return Err(invalid(format!("{what}: a block size of {block_size} is not a power of two from 512 on")));
     }
     if size == 0 || !size.is_multiple_of(u64::from(block_size)) || i64::try_from(size).is_err() {
         return Err(invalid(format!(
@@ -256,18 +204,13 @@ fn check_multiple(what: &str, size: u64, block_size: u32) -> Result<(), StoreErr
 
 /// The size of a store that has nothing but its options to take it from.
 pub(crate) fn size_from_options(what: &str, options: &OpenOptions) -> Result<u64, StoreError> {
-    let size = options
-        .create_size
-        .ok_or_else(|| invalid(format!("{what} needs a size")))?;
+    let size = options.create_size.ok_or_else(|| invalid(format!("{what} needs a size")))?;
     check_multiple(what, size, options.block_size)?;
     Ok(size)
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match File::open(parent)?.sync_all() {
         // Some file systems have no fsync for directories; some directories may be written but not read.
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => Ok(()),

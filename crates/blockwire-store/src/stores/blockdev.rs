@@ -16,9 +16,7 @@ pub(crate) fn can_punch(device: &File) -> bool {
         // A partition has no queue of its own; its disk is one directory up.
         ["queue", "../queue"]
             .iter()
-            .find_map(|queue| {
-                read_to_string(format!("/sys/dev/block/{major}:{minor}/{queue}/{name}")).ok()
-            })
+            .find_map(|queue| read_to_string(format!("/sys/dev/block/{major}:{minor}/{queue}/{name}")).ok())
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(0)
     };

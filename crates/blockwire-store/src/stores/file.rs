@@ -18,7 +18,8 @@ use crate::stores::uring::{Ring, RingJob};
 use crate::sys::{self, Bounce};
 use crate::{Capabilities, CompletionSink, Geometry, Mapping, Store, StoreIdentity, check_op};
 
-/// Threads that wait for the device at most (docs/decisions/0010-file-io.md has the measurements).
+/// Threads that wait for the device at most: a guess for devices with some parallelism, not a measured optimum
+/// (docs/decisions/0010-file-io.md).
 const THREADS: usize = 8;
 /// A longer read is not tried inline: copying it would keep the reactor from everybody else for too long.
 const INLINE_READ: usize = 1 << 20;
@@ -44,25 +45,19 @@ enum Way {
 
 /// Opens or creates; `extra`: `io=auto|pool|uring` (auto: uring with `direct` where allowed, else pool), `threads=N`.
 pub(crate) fn open(
-    path: &str,
-    options: &OpenOptions,
-    extra: &BTreeMap<String, String>,
+    path: &str, options: &OpenOptions, extra: &BTreeMap<String, String>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let params = Params::new("file:", extra, &["io", "threads"])?;
     let threads = params.number::<usize>("threads")?.unwrap_or(THREADS);
     if !(1..=64).contains(&threads) {
-        return Err(invalid(format!(
-            "file: threads={threads} is not between 1 and 64"
-        )));
+        return Err(invalid(format!("file: threads={threads} is not between 1 and 64")));
     }
     let way = match params.text("io").unwrap_or("auto") {
         "auto" if options.direct => Way::RingIfPossible,
         "auto" | "pool" => Way::Pool,
         "uring" => Way::Ring,
         other => {
-            return Err(invalid(format!(
-                "file: io={other} is none of auto, pool, uring"
-            )));
+            return Err(invalid(format!("file: io={other} is none of auto, pool, uring")));
         }
     };
     let backing = Backing::open(path, options)?;
@@ -77,12 +72,7 @@ pub(crate) fn open(
     })
 }
 
-fn build(
-    backing: Backing,
-    options: &OpenOptions,
-    threads: usize,
-    way: Way,
-) -> Result<Arc<dyn Store>, StoreError> {
+fn build(backing: Backing, options: &OpenOptions, threads: usize, way: Way) -> Result<Arc<dyn Store>, StoreError> {
     let direct = if options.direct {
         let opened = StdOpenOptions::new()
             .read(true)
@@ -91,10 +81,7 @@ fn build(
             .open(&backing.path)
             .map_err(|error| {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-                let mut refused = StoreError::from_errno(
-                    errno,
-                    "cannot be opened with direct=1 (no O_DIRECT here?)",
-                );
+                let mut refused = StoreError::from_errno(errno, "cannot be opened with direct=1 (no O_DIRECT here?)");
                 refused.kind = ErrorKind::Unsupported;
                 refused
             })?;
@@ -114,10 +101,7 @@ fn build(
         (_, Some(Ok(ring))) => Some(ring),
         (Way::Ring, Some(Err(errno))) => {
             let text = "io_uring is not allowed or not complete here (leave out io=uring)";
-            return Err(StoreError {
-                kind: ErrorKind::Unsupported,
-                ..StoreError::from_errno(errno, text)
-            });
+            return Err(StoreError { kind: ErrorKind::Unsupported, ..StoreError::from_errno(errno, text) });
         }
         _ => None,
     };
@@ -128,11 +112,7 @@ fn build(
         zero_range: AtomicBool::new(true),
         lost_writes: AtomicBool::new(false),
         direct,
-        direct_align: u64::from(if backing.is_device {
-            backing.logical_block
-        } else {
-            4096
-        }),
+        direct_align: u64::from(if backing.is_device { backing.logical_block } else { 4096 }),
         is_device: backing.is_device,
         can_punch,
         logical_block: u64::from(backing.logical_block),
@@ -167,10 +147,7 @@ fn probe_nowait(backing: &Backing) -> bool {
         return false;
     };
     let piece = page.piece(512);
-    matches!(
-        sys::read_at(&backing.file, &[piece], 0, libc::RWF_NOWAIT),
-        Ok(_) | Err(libc::EAGAIN)
-    )
+    matches!(sys::read_at(&backing.file, &[piece], 0, libc::RWF_NOWAIT), Ok(_) | Err(libc::EAGAIN))
 }
 
 impl FileStore {
@@ -213,11 +190,7 @@ impl Store for FileStore {
     }
 
     fn submit(&self, op: Op, token: u64, sink: &Arc<dyn CompletionSink>) -> Submitted {
-        if let Err(error) = check_op(
-            &op,
-            self.open.size.load(Ordering::Acquire),
-            &self.capabilities,
-        ) {
+        if let Err(error) = check_op(&op, self.open.size.load(Ordering::Acquire), &self.capabilities) {
             return Submitted::Done(Err(error));
         }
         let mut op = op;
@@ -231,29 +204,14 @@ impl Store for FileStore {
         match &self.ring {
             Some(ring) if Ring::takes(&self.open, &op) => {
                 let (open, pool) = (self.open.clone(), self.pool.clone());
-                ring.submit(RingJob {
-                    open,
-                    pool,
-                    op,
-                    token,
-                    sink: sink.clone(),
-                });
+                ring.submit(RingJob { open, pool, op, token, sink: sink.clone() });
             }
-            _ => self.pool.submit(Job {
-                target: self.open.clone(),
-                op,
-                token,
-                sink: sink.clone(),
-            }),
+            _ => self.pool.submit(Job { target: self.open.clone(), op, token, sink: sink.clone() }),
         }
         Submitted::Pending
     }
 
     fn try_cancel(&self, token: u64) -> bool {
-        self.pool.try_cancel(token)
-            || self
-                .ring
-                .as_ref()
-                .is_some_and(|ring| ring.try_cancel(token))
+        self.pool.try_cancel(token) || self.ring.as_ref().is_some_and(|ring| ring.try_cancel(token))
     }
 }

@@ -53,15 +53,10 @@ thread_local! {
     static BUFFER: RefCell<Option<Bounce>> = const { RefCell::new(None) };
 }
 
-fn with_buffer<T>(
-    use_it: impl FnOnce(&mut Bounce) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
+fn with_buffer<T>(use_it: impl FnOnce(&mut Bounce) -> Result<T, StoreError>) -> Result<T, StoreError> {
     BUFFER.with_borrow_mut(|slot| {
         if slot.is_none() {
-            *slot = Some(
-                Bounce::new(BOUNCE)
-                    .map_err(|errno| StoreError::from_errno(errno, "no memory for a copy"))?,
-            );
+            *slot = Some(Bounce::new(BOUNCE).map_err(|errno| StoreError::from_errno(errno, "no memory for a copy"))?);
         }
         use_it(slot.as_mut().expect("filled above"))
     })
@@ -77,10 +72,7 @@ impl OpenFile {
         let aligned = |value: u64| value.is_multiple_of(self.direct_align);
         if self.direct.is_none() || !aligned(offset) || !aligned(total as u64) {
             Path::Cached
-        } else if pieces
-            .iter()
-            .all(|piece| aligned(piece.as_ptr() as u64) && aligned(piece.len() as u64))
-        {
+        } else if pieces.iter().all(|piece| aligned(piece.as_ptr() as u64) && aligned(piece.len() as u64)) {
             Path::Direct
         } else {
             Path::Bounced
@@ -111,20 +103,14 @@ impl OpenFile {
     /// Turns the errno of a failed fdatasync into an error, and makes every later flush fail.
     pub(crate) fn flush_failed(&self, errno: Errno) -> StoreError {
         self.lost_writes.store(true, Ordering::Release);
-        StoreError::from_errno(
-            errno,
-            "flush failed; writes may be lost, open the store anew after checking",
-        )
+        StoreError::from_errno(errno, "flush failed; writes may be lost, open the store anew after checking")
     }
 
     /// Refuses to promise stable storage after writes were lost.
     pub(crate) fn check_nothing_lost(&self) -> Outcome {
         if self.lost_writes.load(Ordering::Acquire) {
             let text = "an earlier flush failed and writes may be lost; open the store anew after checking";
-            return Err(StoreError {
-                errno: libc::EIO,
-                ..StoreError::new(ErrorKind::Medium, text)
-            });
+            return Err(StoreError { errno: libc::EIO, ..StoreError::new(ErrorKind::Medium, text) });
         }
         Ok(())
     }
@@ -169,25 +155,12 @@ impl OpenFile {
     }
 
     /// Writes everything; with `fua` through to stable storage where the kernel takes the flag. Says whether it did.
-    fn write_with(
-        &self,
-        file: &File,
-        mut offset: u64,
-        mut src: IoVecs,
-        fua: bool,
-    ) -> Result<bool, StoreError> {
+    fn write_with(&self, file: &File, mut offset: u64, mut src: IoVecs, fua: bool) -> Result<bool, StoreError> {
         while !src.is_empty() {
             let durable = fua && self.dsync.load(Ordering::Relaxed);
-            match sys::write_at(
-                file,
-                src.as_slice(),
-                offset,
-                if durable { libc::RWF_DSYNC } else { 0 },
-            ) {
+            match sys::write_at(file, src.as_slice(), offset, if durable { libc::RWF_DSYNC } else { 0 }) {
                 Ok(0) => {
-                    return Err(
-                        StoreError::from_errno(libc::EIO, "write made no progress").at(offset)
-                    );
+                    return Err(StoreError::from_errno(libc::EIO, "write made no progress").at(offset));
                 }
                 Ok(count) => {
                     src.advance(count);
@@ -224,11 +197,7 @@ impl OpenFile {
         } else {
             self.write_with(self.descriptor(path), offset, src, fua)?
         };
-        if fua && !durable {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if fua && !durable { self.flush() } else { Ok(()) }
     }
 
     fn write_zeros(&self, offset: u64, len: u64) -> Outcome {
@@ -267,19 +236,14 @@ impl OpenFile {
                 return Err(StoreError::from_errno(errno, "freeing space failed").at(first));
             }
         }
-        if offset + len > last {
-            self.write_zeros(last, offset + len - last)
-        } else {
-            Ok(())
-        }
+        if offset + len > last { self.write_zeros(last, offset + len - last) } else { Ok(()) }
     }
 
     fn zero(&self, offset: u64, len: u64, may_unmap: bool) -> Outcome {
         if may_unmap && self.can_punch {
             return self.punch(offset, len);
         }
-        let whole =
-            offset.is_multiple_of(self.logical_block) && len.is_multiple_of(self.logical_block);
+        let whole = offset.is_multiple_of(self.logical_block) && len.is_multiple_of(self.logical_block);
         if whole && self.zero_range.load(Ordering::Relaxed) {
             match sys::fallocate(&self.file, ZERO, offset, len) {
                 Ok(()) => return Ok(()),
@@ -317,11 +281,7 @@ impl OpenFile {
             while moved < len {
                 let count = step.min(len - moved);
                 // As memmove does: upwards when the destination lies below, downwards when it lies above.
-                let at = if to <= from {
-                    moved
-                } else {
-                    len - moved - count
-                };
+                let at = if to <= from { moved } else { len - moved - count };
                 let (mut source, mut destination) = (IoVecs::new(), IoVecs::new());
                 source.push(buffer.piece(count as usize));
                 Self::read_with(&self.file, from + at, source)?;
@@ -340,10 +300,7 @@ impl OpenFile {
         }
         if let Err(error) = self.file.set_len(size) {
             self.size.store(old, Ordering::Release);
-            return Err(StoreError::from_errno(
-                error.raw_os_error().unwrap_or(libc::EIO),
-                "resizing failed",
-            ));
+            return Err(StoreError::from_errno(error.raw_os_error().unwrap_or(libc::EIO), "resizing failed"));
         }
         self.size.store(size, Ordering::Release);
         Ok(())
@@ -355,12 +312,7 @@ impl Execute for OpenFile {
         match op {
             Op::Read { offset, dst } => self.read(offset, dst),
             Op::Write { offset, src, fua } => self.write(offset, src, fua),
-            Op::Zero {
-                offset,
-                len,
-                may_unmap,
-                fua,
-            } => {
+            Op::Zero { offset, len, may_unmap, fua } => {
                 if fua {
                     self.check_nothing_lost()?;
                 }

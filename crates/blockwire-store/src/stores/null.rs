@@ -17,9 +17,7 @@ struct NullStore {
 }
 
 pub(crate) fn open(
-    name: &str,
-    options: &OpenOptions,
-    extra: &BTreeMap<String, String>,
+    name: &str, options: &OpenOptions, extra: &BTreeMap<String, String>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     Params::new("null:", extra, &[])?;
     let size = size_from_options("null:", options)?;
@@ -33,21 +31,13 @@ pub(crate) fn open(
             stable_memory: false,
             can_resize: true,
         },
-        identity: StoreIdentity {
-            kind: "null",
-            key: name.into(),
-            serial: options.serial.clone(),
-        },
+        identity: StoreIdentity { kind: "null", key: name.into(), serial: options.serial.clone() },
     }))
 }
 
 impl Store for NullStore {
     fn geometry(&self) -> Geometry {
-        Geometry {
-            size: self.size.load(Ordering::Acquire),
-            physical_block: 4096,
-            optimal_io: 0,
-        }
+        Geometry { size: self.size.load(Ordering::Acquire), physical_block: 4096, optimal_io: 0 }
     }
 
     fn capabilities(&self) -> Capabilities {

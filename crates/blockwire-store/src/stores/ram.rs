@@ -34,38 +34,25 @@ struct RamStore {
 
 /// Opens `ram:` with `create_size`, or `file=PATH` in `extra`; `name` tells several anonymous stores apart.
 pub(crate) fn open(
-    name: &str,
-    options: &OpenOptions,
-    extra: &BTreeMap<String, String>,
+    name: &str, options: &OpenOptions, extra: &BTreeMap<String, String>,
 ) -> Result<Arc<dyn Store>, StoreError> {
     let params = Params::new("ram:", extra, &["file"])?;
     let (inner, identity) = match params.text("file") {
         None => {
             let size = size_from_options("ram:", options)?;
             let no_memory = |errno| {
-                let mut error =
-                    StoreError::from_errno(errno, "ram: that much memory cannot be mapped");
+                let mut error = StoreError::from_errno(errno, "ram: that much memory cannot be mapped");
                 error.kind = ErrorKind::NoSpace;
                 error
             };
             let len = usize::try_from(size).map_err(|_| no_memory(libc::ENOMEM))?;
             let region = Region::anonymous(len, GROWTH).map_err(no_memory)?;
-            (
-                Inner {
-                    region,
-                    size: AtomicU64::new(size),
-                    backing: None,
-                },
-                ("ram", name.to_string()),
-            )
+            (Inner { region, size: AtomicU64::new(size), backing: None }, ("ram", name.to_string()))
         }
         Some(path) => {
             let backing = Backing::open(path, options)?;
             let inner = map_backing(backing, options)?;
-            let key = inner
-                .backing
-                .as_ref()
-                .map_or(String::new(), |backing| backing.path.display().to_string());
+            let key = inner.backing.as_ref().map_or(String::new(), |backing| backing.path.display().to_string());
             (inner, ("ram", key))
         }
     };
@@ -83,11 +70,7 @@ pub(crate) fn open(
             stable_memory: true,
             can_resize: anonymous,
         },
-        identity: StoreIdentity {
-            kind: identity.0,
-            key: identity.1,
-            serial: options.serial.clone(),
-        },
+        identity: StoreIdentity { kind: identity.0, key: identity.1, serial: options.serial.clone() },
     }))
 }
 
@@ -95,30 +78,19 @@ fn map_backing(backing: Backing, options: &OpenOptions) -> Result<Inner, StoreEr
     let shown = backing.path.display().to_string();
     let map = || -> Result<Region, StoreError> {
         if backing.is_device {
-            return Err(StoreError::new(
-                ErrorKind::Invalid,
-                "is a device; only a file can be mapped (use file:)",
-            ));
+            return Err(StoreError::new(ErrorKind::Invalid, "is a device; only a file can be mapped (use file:)"));
         }
         if !options.read_only {
             sys::fallocate(&backing.file, 0, 0, backing.size).map_err(|errno| {
-                StoreError::from_errno(
-                    errno,
-                    "cannot be allocated in full, which a mapped file must be (use file:)",
-                )
+                StoreError::from_errno(errno, "cannot be allocated in full, which a mapped file must be (use file:)")
             })?;
         }
-        let len = usize::try_from(backing.size)
-            .map_err(|_| StoreError::from_errno(libc::ENOMEM, "is too large"))?;
+        let len = usize::try_from(backing.size).map_err(|_| StoreError::from_errno(libc::ENOMEM, "is too large"))?;
         Region::shared(&backing.file, len, !options.read_only)
             .map_err(|errno| StoreError::from_errno(errno, "cannot be mapped"))
     };
     match map() {
-        Ok(region) => Ok(Inner {
-            region,
-            size: AtomicU64::new(backing.size),
-            backing: Some(backing),
-        }),
+        Ok(region) => Ok(Inner { region, size: AtomicU64::new(backing.size), backing: Some(backing) }),
         Err(error) => {
             backing.undo();
             Err(error.context(&shown))
@@ -132,15 +104,12 @@ impl Inner {
             return Ok(());
         }
         let done = self.region.sync(offset, len as usize);
-        done.map_err(|errno| {
-            StoreError::from_errno(errno, "writing the mapping back to its file failed").at(offset)
-        })
+        done.map_err(|errno| StoreError::from_errno(errno, "writing the mapping back to its file failed").at(offset))
     }
 
     fn resize(&self, size: u64) -> Outcome {
         let refused = |errno| {
-            let mut error =
-                StoreError::from_errno(errno, "more address space than was reserved for growing");
+            let mut error = StoreError::from_errno(errno, "more address space than was reserved for growing");
             error.kind = ErrorKind::NoSpace;
             error
         };
@@ -170,12 +139,7 @@ impl Inner {
                     return self.sync(*offset, src.len() as u64);
                 }
             }
-            Op::Zero {
-                offset,
-                len,
-                may_unmap,
-                fua,
-            } => {
+            Op::Zero { offset, len, may_unmap, fua } => {
                 if *may_unmap {
                     self.region.discard(*offset, *len as usize);
                 } else {
@@ -217,11 +181,7 @@ impl RamStore {
 
 impl Store for RamStore {
     fn geometry(&self) -> Geometry {
-        Geometry {
-            size: self.inner.size.load(Ordering::Acquire),
-            physical_block: 4096,
-            optimal_io: 0,
-        }
+        Geometry { size: self.inner.size.load(Ordering::Acquire), physical_block: 4096, optimal_io: 0 }
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -229,10 +189,7 @@ impl Store for RamStore {
     }
 
     fn mapping(&self) -> Option<Mapping> {
-        Some(Mapping {
-            base: self.inner.region.base(),
-            len: self.inner.size.load(Ordering::Acquire) as usize,
-        })
+        Some(Mapping { base: self.inner.region.base(), len: self.inner.size.load(Ordering::Acquire) as usize })
     }
 
     fn identity(&self) -> StoreIdentity {
@@ -241,22 +198,13 @@ impl Store for RamStore {
 
     #[inline]
     fn submit(&self, op: Op, token: u64, sink: &Arc<dyn CompletionSink>) -> Submitted {
-        if let Err(error) = check_op(
-            &op,
-            self.inner.size.load(Ordering::Acquire),
-            &self.capabilities,
-        ) {
+        if let Err(error) = check_op(&op, self.inner.size.load(Ordering::Acquire), &self.capabilities) {
             return Submitted::Done(Err(error));
         }
         if self.is_quick(&op) {
             return Submitted::Done(self.inner.run(&op));
         }
-        self.pool.submit(Job {
-            target: self.inner.clone(),
-            op,
-            token,
-            sink: sink.clone(),
-        });
+        self.pool.submit(Job { target: self.inner.clone(), op, token, sink: sink.clone() });
         Submitted::Pending
     }
 

@@ -65,20 +65,10 @@ impl Ring {
     /// Makes a ring that can do what we ask of it, with its thread.
     pub(crate) fn start() -> Result<Self, Errno> {
         let number = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::ENOSYS);
-        let mut ring: IoUring = IoUring::builder()
-            .dontfork()
-            .build(DEPTH as u32 * 2)
-            .map_err(number)?;
+        let mut ring: IoUring = IoUring::builder().dontfork().build(DEPTH as u32 * 2).map_err(number)?;
         let mut probe = Probe::new();
-        ring.submitter()
-            .register_probe(&mut probe)
-            .map_err(number)?;
-        let needed = [
-            opcode::Readv::CODE,
-            opcode::Writev::CODE,
-            opcode::Fsync::CODE,
-            opcode::Read::CODE,
-        ];
+        ring.submitter().register_probe(&mut probe).map_err(number)?;
+        let needed = [opcode::Readv::CODE, opcode::Writev::CODE, opcode::Fsync::CODE, opcode::Read::CODE];
         if !needed.iter().all(|code| probe.is_supported(*code)) {
             return Err(libc::ENOSYS);
         }
@@ -97,15 +87,8 @@ impl Ring {
         }
         // SAFETY: a descriptor the kernel has just given to us alone.
         let wake = unsafe { OwnedFd::from_raw_fd(wake) };
-        let state = State {
-            queue: VecDeque::with_capacity(DEPTH),
-            sleeping: false,
-            closed: false,
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            wake,
-        });
+        let state = State { queue: VecDeque::with_capacity(DEPTH), sleeping: false, closed: false };
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake });
         let own = shared.clone();
         std::thread::Builder::new()
             .name("blockwire-uring".into())
@@ -118,15 +101,7 @@ impl Ring {
     /// Whether the ring can take this; the rest is the pool's.
     pub(crate) fn takes(open: &OpenFile, op: &Op) -> bool {
         match op {
-            Op::Read {
-                offset,
-                dst: pieces,
-            }
-            | Op::Write {
-                offset,
-                src: pieces,
-                ..
-            } => {
+            Op::Read { offset, dst: pieces } | Op::Write { offset, src: pieces, .. } => {
                 let plain = !matches!(op, Op::Write { fua: true, .. });
                 pieces.as_slice().len() <= MAX_PIECES
                     && open.path(*offset, pieces.as_slice(), pieces.len()) != Path::Bounced
@@ -201,9 +176,7 @@ impl Worker {
             }
             if !closed && !self.listening {
                 let wake = types::Fd(self.shared.wake.as_raw_fd());
-                let read = opcode::Read::new(wake, (&raw mut *self.counter).cast(), 8)
-                    .build()
-                    .user_data(WAKE);
+                let read = opcode::Read::new(wake, (&raw mut *self.counter).cast(), 8).build().user_data(WAKE);
                 self.push(&read);
                 self.listening = true;
             }
@@ -247,34 +220,15 @@ impl Worker {
                 continue;
             }
             let slot = completion.user_data() as usize;
-            let job = self.slots[slot]
-                .take()
-                .expect("a completion without a request");
+            let job = self.slots[slot].take().expect("a completion without a request");
             self.free.push(slot);
             let Some(outcome) = judge(&job, completion.result()) else {
                 // A short count or a refusal: the pool does the whole operation again, which is harmless.
-                let RingJob {
-                    open,
-                    pool,
-                    op,
-                    token,
-                    sink,
-                } = job;
-                pool.submit(Job {
-                    target: open,
-                    op,
-                    token,
-                    sink,
-                });
+                let RingJob { open, pool, op, token, sink } = job;
+                pool.submit(Job { target: open, op, token, sink });
                 continue;
             };
-            let RingJob {
-                open,
-                pool,
-                op: _,
-                token,
-                sink,
-            } = job;
+            let RingJob { open, pool, op: _, token, sink } = job;
             // The last one to let go closes the file; that must have happened before the completion is seen.
             drop((open, pool));
             self.finished.push((sink, token, outcome));
@@ -287,34 +241,20 @@ fn entry(job: &RingJob) -> squeue::Entry {
     match &job.op {
         Op::Read { offset, dst } => {
             let pieces = dst.as_slice();
-            let file = job
-                .open
-                .descriptor(job.open.path(*offset, pieces, dst.len()));
-            opcode::Readv::new(
-                types::Fd(file.as_raw_fd()),
-                pieces.as_ptr().cast(),
-                pieces.len() as u32,
-            )
-            .offset(*offset)
-            .build()
+            let file = job.open.descriptor(job.open.path(*offset, pieces, dst.len()));
+            opcode::Readv::new(types::Fd(file.as_raw_fd()), pieces.as_ptr().cast(), pieces.len() as u32)
+                .offset(*offset)
+                .build()
         }
         Op::Write { offset, src, fua } => {
             let pieces = src.as_slice();
-            let file = job
-                .open
-                .descriptor(job.open.path(*offset, pieces, src.len()));
-            opcode::Writev::new(
-                types::Fd(file.as_raw_fd()),
-                pieces.as_ptr().cast(),
-                pieces.len() as u32,
-            )
-            .offset(*offset)
-            .rw_flags(if *fua { libc::RWF_DSYNC } else { 0 })
-            .build()
+            let file = job.open.descriptor(job.open.path(*offset, pieces, src.len()));
+            opcode::Writev::new(types::Fd(file.as_raw_fd()), pieces.as_ptr().cast(), pieces.len() as u32)
+                .offset(*offset)
+                .rw_flags(if *fua { libc::RWF_DSYNC } else { 0 })
+                .build()
         }
-        _ => opcode::Fsync::new(types::Fd(job.open.file.as_raw_fd()))
-            .flags(types::FsyncFlags::DATASYNC)
-            .build(),
+        _ => opcode::Fsync::new(types::Fd(job.open.file.as_raw_fd())).flags(types::FsyncFlags::DATASYNC).build(),
     }
 }
 
@@ -334,15 +274,7 @@ fn judge(job: &RingJob, result: i32) -> Option<Outcome> {
         }
         Err(_) => -result,
     };
-    if matches!(
-        errno,
-        libc::EAGAIN
-            | libc::EINTR
-            | libc::EOPNOTSUPP
-            | libc::EINVAL
-            | libc::ECANCELED
-            | libc::ENOMEM
-    ) {
+    if matches!(errno, libc::EAGAIN | libc::EINTR | libc::EOPNOTSUPP | libc::EINVAL | libc::ECANCELED | libc::ENOMEM) {
         return None;
     }
     Some(Err(match &job.op {

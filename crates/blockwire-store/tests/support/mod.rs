@@ -17,8 +17,7 @@ impl Directory {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", std::process::id()));
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
@@ -39,31 +38,19 @@ impl Drop for Directory {
 }
 
 pub fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_string(), (*value).to_string()))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string())).collect()
 }
 
 pub fn filter(name: &str, params: &[(&str, &str)]) -> FilterSpec {
-    FilterSpec {
-        name: name.into(),
-        params: map(params),
-    }
+    FilterSpec { name: name.into(), params: map(params) }
 }
 
 pub fn sized(size: u64) -> OpenOptions {
-    OpenOptions {
-        create_size: Some(size),
-        ..OpenOptions::default()
-    }
+    OpenOptions { create_size: Some(size), ..OpenOptions::default() }
 }
 
 pub fn read_only() -> OpenOptions {
-    OpenOptions {
-        read_only: true,
-        ..OpenOptions::default()
-    }
+    OpenOptions { read_only: true, ..OpenOptions::default() }
 }
 
 pub fn ram() -> Arc<dyn Store> {
@@ -74,11 +61,7 @@ pub fn ram_with(filters: &[FilterSpec]) -> Arc<dyn Store> {
     open("ram", "", &sized(SIZE), &map(&[]), filters).unwrap()
 }
 
-pub fn file(
-    path: &str,
-    options: &OpenOptions,
-    extra: &[(&str, &str)],
-) -> Result<Arc<dyn Store>, StoreError> {
+pub fn file(path: &str, options: &OpenOptions, extra: &[(&str, &str)]) -> Result<Arc<dyn Store>, StoreError> {
     open("file", path, options, &map(extra), &[])
 }
 
@@ -92,9 +75,7 @@ pub fn failure(result: Result<Arc<dyn Store>, StoreError>) -> StoreError {
 
 /// True when this process may mount things in a namespace of its own; says so on stderr when it may not.
 pub fn may_mount() -> bool {
-    let works = unshared("true")
-        .status()
-        .is_ok_and(|status| status.success());
+    let works = unshared("true").status().is_ok_and(|status| status.success());
     if !works {
         eprintln!("NOT RUN: this machine allows no mount namespace");
     }
@@ -106,8 +87,6 @@ pub fn unshared(script: &str) -> std::process::Command {
     let mut command = std::process::Command::new("unshare");
     // SAFETY-free check of who we are: the owner of our own /proc entry.
     let root = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0;
-    command
-        .arg(if root { "-m" } else { "-Urm" })
-        .args(["sh", "-ec", script]);
+    command.arg(if root { "-m" } else { "-Urm" }).args(["sh", "-ec", script]);
     command
 }
