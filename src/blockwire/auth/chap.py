@@ -191,7 +191,9 @@ class ChapInitiator:
     done: bool = False
     """Whether nothing more has to come from the target."""
     challenged: bool = False
-    """Whether the target has picked an algorithm; until then a failure may be its dislike of the list."""
+    """Whether the target has sent its challenge."""
+    algorithm: int | None = None
+    """The algorithm that the target picked; until then a failure may be its dislike of the list."""
     _challenge: _Challenge | None = field(default=None, repr=False)
 
     def offer(self) -> Pairs:
@@ -222,7 +224,7 @@ class ChapInitiator:
                 "the target picked an algorithm that was not offered", evidence=f"CHAP_A={keys['CHAP_A'][:20]}"
             )
         identifier, theirs = _identifier(keys), _binary(keys, "CHAP_C")
-        self.challenged = True
+        self.challenged, self.algorithm = True, number
         if theirs in self.outstanding:
             # 9.2.1: a rogue reflects a challenge of ours from another connection.
             raise authentication_failure(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from blockwire import errors
-from blockwire.auth.algorithms import PREFERRED
+from blockwire.auth.algorithms import MD5_ONLY, PREFERRED
 from blockwire.auth.chap import ChapInitiator, Outstanding, OutstandingChallenges, Random
 from blockwire.auth.secrets import InitiatorCredentials
 from blockwire.errors import Error, NegotiationError, ProtocolError
@@ -18,7 +18,7 @@ from blockwire.negotiate import Negotiation, Parameters, Preferences, Received
 from blockwire.negotiate.engine import Phase
 from blockwire.negotiate.parameters import SessionType
 from blockwire.wire import keys, serial
-from blockwire.wire.constants import VERSION, Opcode, RejectReason, Stage
+from blockwire.wire.constants import VERSION, LoginStatus, Opcode, RejectReason, Stage
 from blockwire.wire.framing import Frame
 from blockwire.wire.keys import Pairs
 from blockwire.wire.login import LoginRequest, LoginResponse
@@ -338,18 +338,24 @@ class InitiatorLogin(LoginMachine):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def _fail(self, error: Error, *, retry_with_md5: bool = False, text: dict[str, str] | None = None) -> None:
-        # A target that dislikes the list answers CHAP_A with a reject (0201), or some by closing.
-        chap = self._chap
-        choked = (
-            self._sent_algorithms
-            and chap is not None
-            and not chap.challenged
-            and len(chap.algorithms) > 1
-            and isinstance(error, (errors.AuthenticationError, errors.ConnectionLostError))
-        )
+        choked = self._choked(error)
         if isinstance(error, NegotiationError) and error.reject_reason == RejectReason.PROTOCOL_ERROR:
             error.evidence = error.evidence or f"login at stage {self._stage.name}"
         super()._fail(error, retry_with_md5=retry_with_md5 or choked, text=text)
+
+    def _choked(self, error: Error) -> bool:
+        """Whether the target may have stumbled over the algorithm list, so that MD5 alone is worth a try.
+
+        A target that supports none of it answers CHAP_A with 0201, some close the connection; tgt picks SHA-256 and
+        then has no room for its response, which ends in 0200. A refused response (0201) is a wrong secret: no retry.
+        """
+        chap = self._chap
+        if chap is None or not self._sent_algorithms or len(chap.algorithms) == 1 or self._stage is not Stage.SECURITY:
+            return False
+        if chap.algorithm is None:
+            return isinstance(error, errors.LoginError | errors.ConnectionLostError)
+        unusual = chap.algorithm not in MD5_ONLY
+        return unusual and isinstance(error, errors.LoginError) and error.status == LoginStatus.INITIATOR_ERROR
 
     def _closed(self) -> None:
         if self._chap is not None:

@@ -109,6 +109,24 @@ def test_a_target_that_chokes_on_the_algorithm_list_is_retried_with_md5() -> Non
         assert event.retry_with_md5 is retry
 
 
+def test_a_target_without_room_for_a_long_response_is_retried_with_md5() -> None:
+    # tgt 1.0.85 picks SHA-256 and answers the response with 0200.
+    policy = Policy(authentication=TargetAuthentication((JOE,)))
+    for status, retry in ((0x0200, True), (0x0201, False)):
+        login = InitiatorLogin(plan(credentials=InitiatorCredentials(JOE)), counter())
+        target = TargetLogin(policy, 0.0, counter(1000))
+        login.start(0.0)
+        for _ in range(2):
+            target.handle_bytes(login.poll_transmit(), 0.0)
+            login.handle_bytes(target.poll_transmit(), 0.0)
+        assert b"CHAP_R" in login.poll_transmit()
+        target.refuse(login_error(status))
+        login.handle_bytes(target.poll_transmit(), 0.0)
+        event = login.poll_event()
+        assert isinstance(event, LoginFailed)
+        assert event.retry_with_md5 is retry
+
+
 def test_challenges_do_not_stay_outstanding() -> None:
     policy = Policy(authentication=TargetAuthentication((JOE,), DISK))
     left, right = set[bytes](), set[bytes]()
