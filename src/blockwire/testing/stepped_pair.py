@@ -128,8 +128,8 @@ class SteppedPair:
 
     `stores` and `luns` are the words of `serve`; `target_keys` and `keys` the RFC 7143 keys of either side; `timers`
     the initiator's. `planes` replaces both planes, initiator's first, and `make_pair` the connections (with the native
-    plane both must be native). At the end whatever either side logged as an error (a task that failed, a handler that
-    raised) fails the test, unless `check` is turned off.
+    plane both must be native); `tapped` puts a `Tap` into each link. At the end whatever either side logged as an error
+    (a task that failed, a handler that raised) fails the test, unless `check` is turned off.
     """
 
     def __init__(
@@ -144,11 +144,12 @@ class SteppedPair:
         limits: Limits | None = None,
         planes: tuple[DataPlane, DataPlane] | None = None,
         make_pair: PairFactory = native_pair,
+        tapped: bool = False,
         check: bool = True,
     ) -> None:
         self.configuration = configuration(stores or ("ram:1M",), luns, target_keys, allow, filters, limits)
         self.options = Options(keys=dict(keys or {}), initiator_name=INITIATOR_NAME, timers=timers)
-        self.network = Network(make_pair)
+        self.network = Network(make_pair, tapped)
         self.initiator_runtime = VirtualRuntime(self.network)
         self.target_runtime = VirtualRuntime(self.network)
         self.events: list[TargetEvent] = []

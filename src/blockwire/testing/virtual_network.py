@@ -19,6 +19,7 @@ from blockwire.dataplane.api import TransportHandle
 from blockwire.names import Portal
 from blockwire.net.runtime import Listener, Spawned, Transport
 from blockwire.testing.memory_link import INITIATOR, TARGET, Pair, PairFactory, PythonPair
+from blockwire.testing.tap import Tap
 
 _log = logging.getLogger("blockwire.testing")
 
@@ -60,6 +61,18 @@ class Link:
         self.pair = pair
         self._stalled = [False, False]
         self._cut: list[int | None] = [None, None]
+
+    @property
+    def is_tapped(self) -> bool:
+        """Whether `tap` is there."""
+        return isinstance(self.pair, Tap)
+
+    @property
+    def tap(self) -> Tap:
+        """What sees the PDUs pass. RuntimeError on a link without one."""
+        if not isinstance(self.pair, Tap):
+            raise RuntimeError("the link has no tap: make the network with tapped=True")
+        return self.pair
 
     def apply(self, faults: Faults) -> None:
         """Sets everything that `faults` names."""
@@ -241,8 +254,10 @@ class MemoryListener:
 class Network:
     """All links and listeners of one virtual world. A source of the loop: it wakes whoever waits for bytes."""
 
-    def __init__(self, make_pair: PairFactory = PythonPair) -> None:
+    def __init__(self, make_pair: PairFactory = PythonPair, tapped: bool = False) -> None:
         self.make_pair = make_pair
+        self.tapped = tapped
+        """Whether further links have a `Tap` in them."""
         self.links: list[Link] = []
         self.listeners: dict[Portal, MemoryListener] = {}
         self.on_link: Callable[[Link], None] | None = None
@@ -279,8 +294,11 @@ class Network:
         return await future
 
     def step(self, now: float) -> bool:
-        """One attempt for each waiter, the longest waiting first."""
+        """Moves bytes through the taps, then makes one attempt for each waiter, the longest waiting first."""
         moved = False
+        for link in self.links:
+            if link.is_tapped:
+                moved = link.tap.pump() or moved
         for _ in range(len(self._waiters)):
             waiter = self._waiters.popleft()
             if waiter.future.done():
@@ -320,7 +338,8 @@ class Network:
         listener = self.listeners.get(portal)
         if listener is None or faults.refused:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody listens on {portal}")
-        link = Link(len(self.links), portal, self.make_pair())
+        pair = Tap(self.make_pair) if self.tapped else self.make_pair()
+        link = Link(len(self.links), portal, pair)
         self.links.append(link)
         link.apply(faults)
         if self.on_link is not None:
