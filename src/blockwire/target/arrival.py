@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING
 
@@ -106,7 +105,14 @@ class Arrival:
         try:
             result = await exchange(self.transport, machine, server.runtime, self._admit)
             if self._discovery is None:
+                server.half_open.leave(ticket)
                 await self._hand_over(result)
+            else:
+                # A discovery session proves nothing about its initiator: it keeps its place among the half-open, so
+                # that a flood of them is bounded too.
+                server.logins += 1
+                await self._discover(self._discovery, result)
+                return
         except asyncio.CancelledError:
             await self._undo()
             if not self._evicted:
@@ -123,8 +129,6 @@ class Arrival:
         finally:
             server.half_open.leave(ticket)
         server.logins += 1
-        if self._discovery is not None:
-            await self._discover(self._discovery, result)
 
     def _failed(self, machine: TargetLogin, error: Error | OSError) -> None:
         self.server.refused += 1
@@ -215,7 +219,7 @@ class Arrival:
         fresh = not session.connections
         keep_alive = (limits.keep_alive_seconds, limits.keep_alive_timeout)
         await session.adopt(handoff(result, self.transport.detach(), peer, keep_alive, None), result.parameters, local)
-        if fresh:
+        if fresh and session.connections:
             self.server.observe(TargetEvent("session-up", {**session.describe(), "keys": result.parameters.to_keys()}))
 
     async def _discover(self, session: DiscoverySession, result: LoginResult) -> None:
@@ -225,7 +229,6 @@ class Arrival:
         except (Error, OSError) as error:
             reason, evidence = "error", str(error)
         finally:
-            with contextlib.suppress(Exception):
-                self.transport.close()
+            self.transport.close()
             self.server.sessions.remove(session)
         self.server.observe(TargetEvent("discovery", {**session.describe(), "reason": reason, "evidence": evidence}))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from blockwire.config.model import TargetConfig
-from blockwire.dataplane.api import DataPlane, Digest, Limits, StoreInfo, StoreSpec
+from blockwire.config.model import LunConfig, TargetConfig
+from blockwire.dataplane.api import DataPlane, Digest, Limits, StoreInfo, StoreOp, StoreSpec
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.errors import Error
 from blockwire.names import encode_lun
@@ -82,28 +82,34 @@ async def open_device(
     revision: str,
 ) -> TargetDevice:
     """Opens every store of a target; when one fails those opened before are closed again and its error is raised."""
-    limits = plane.limits()
-    device = TargetDevice(config, portal_group_tag, limits)
+    device = TargetDevice(config, portal_group_tag, plane.limits())
     try:
         for unit in config.luns:
-            spec = StoreSpec(
-                scheme=unit.store.scheme,
-                path=unit.store.path,
-                size=unit.store.size,
-                read_only=unit.read_only,
-                block_size=unit.block_size,
-                options={**unit.store.options, **({"serial": unit.serial} if unit.serial else {})},
-                filters=tuple((item.name, item.options) for item in unit.filters),
-            )
-            try:
-                info: StoreInfo = await dispatch.op(plane.open_store(spec))
-            except Error as error:
-                raise _dressed(error, unit.lun, unit.store.describe()) from error
-            device.units[unit.lun] = LogicalUnit(config.name, unit, info, host_id, revision, limits.max_transfer)
+            device.units[unit.lun] = await open_unit(device, unit, plane, dispatch, host_id=host_id, revision=revision)
     except BaseException:
         await close_stores(device, plane, dispatch)
         raise
     return device
+
+
+async def open_unit(
+    device: TargetDevice, config: LunConfig, plane: DataPlane, dispatch: Dispatch, *, host_id: str, revision: str
+) -> LogicalUnit:
+    """Opens the store of one logical unit; the unit is not yet part of the device."""
+    spec = StoreSpec(
+        scheme=config.store.scheme,
+        path=config.store.path,
+        size=config.store.size,
+        read_only=config.read_only,
+        block_size=config.block_size,
+        options={**config.store.options, **({"serial": config.serial} if config.serial else {})},
+        filters=tuple((item.name, item.options) for item in config.filters),
+    )
+    try:
+        info: StoreInfo = await dispatch.op(plane.open_store(spec))
+    except Error as error:
+        raise _dressed(error, config.lun, config.store.describe()) from error
+    return LogicalUnit(device.name, config, info, host_id, revision, plane.limits().max_transfer)
 
 
 def _dressed(error: Error, lun: int, what: str) -> Error:
@@ -116,12 +122,21 @@ def _dressed(error: Error, lun: int, what: str) -> Error:
     return error
 
 
+async def close_unit(unit: LogicalUnit, plane: DataPlane, dispatch: Dispatch) -> None:
+    """Flushes and closes the store of a unit that no nexus uses any more."""
+    try:
+        if unit.info.can_flush and not unit.info.read_only:
+            await dispatch.op(plane.store_op(unit.store, StoreOp.FLUSH))
+    finally:
+        await dispatch.op(plane.close_store(unit.store))
+
+
 async def close_stores(device: TargetDevice, plane: DataPlane, dispatch: Dispatch) -> list[Error]:
     """Closes the stores of a device, each whatever becomes of the others; returns what went wrong."""
     failures: list[Error] = []
     for unit in device.units.values():
         try:
-            await dispatch.op(plane.close_store(unit.store))
+            await close_unit(unit, plane, dispatch)
         except Error as error:
             failures.append(error)
     device.units.clear()

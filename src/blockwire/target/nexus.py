@@ -74,6 +74,11 @@ class Nexus:
         self._shown = self.wanted
         return all_classes(self._shown)
 
+    @property
+    def stale(self) -> bool:
+        """Whether the plane shows another gate than the one that is wanted."""
+        return self._shown is not self.wanted
+
     def answered(self) -> bool:
         """Whether the plane's gate has to be set again now that a command was answered.
 

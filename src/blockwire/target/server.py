@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import secrets
 from collections.abc import Sequence
@@ -11,17 +12,19 @@ from typing import Any
 
 from blockwire import errors
 from blockwire.auth.chap import OutstandingChallenges
-from blockwire.config.model import Configuration
-from blockwire.dataplane.api import DataPlane
+from blockwire.config.model import Configuration, LunConfig
+from blockwire.dataplane.api import AbortKind, AbortReport, AbortScope, DataPlane
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.names import Portal, Url
 from blockwire.net.runtime import Listener, Runtime, Spawned, Transport
 from blockwire.scsi.sense import SenseCode
 from blockwire.target.admission import HalfOpen
 from blockwire.target.arrival import Arrival
-from blockwire.target.device import TargetDevice, close_stores, open_device, preferences
+from blockwire.target.device import TargetDevice, close_stores, close_unit, open_device, open_unit, preferences
 from blockwire.target.discovery_session import DiscoverySession
 from blockwire.target.events import Observer, TargetEvent
+from blockwire.target.logical_unit import LogicalUnit
+from blockwire.target.nexus import set_gates
 from blockwire.target.portals import discovered
 from blockwire.target.send_targets import TargetList
 from blockwire.target.session import TargetSession
@@ -30,8 +33,8 @@ from blockwire.target.task_management import TaskManagement
 
 _log = logging.getLogger("blockwire.target")
 
-STORE_CLOSE_SECONDS = 10.0
-"""How long closing (and flushing) the stores may take at the end."""
+CLOSE_SECONDS = 10.0
+"""How long closing the sessions, and then flushing and closing the stores of a target, may take at the end."""
 
 
 def _nobody(event: TargetEvent) -> None:
@@ -184,14 +187,73 @@ class TargetServer:
                     details = {"target": device.name, "lun": unit.lun, "code": failure.code, "message": failure.message}
                     self.observe(TargetEvent("store-fault", details))
 
+    async def add_unit(self, target_name: str, config: LunConfig) -> LogicalUnit:
+        """One more logical unit, visible at once in every session; the other units of a nexus report it (3F/0E).
+
+        ConfigurationError when the target is not served or has the LUN already.
+        """
+        device = self._device(target_name)
+        if config.lun in device.units:
+            raise errors.ConfigurationError(
+                f"{target_name} has a LUN {config.lun} already", evidence=config.store.describe(),
+                next="give another number", code="configuration.lun",
+            )  # fmt: skip
+        unit = await open_unit(
+            device, config, self.plane, self.dispatch, host_id=self._host_id, revision=self._revision
+        )
+        self.dispatch.subscribe_store(unit.store, self._store_event)
+        self._luns_changed(device)
+        device.units[unit.lun] = unit
+        for session in self._sessions_of(device):
+            await session.map_unit(unit, SenseCode.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED)
+        return unit
+
+    async def remove_unit(self, target_name: str, lun: int) -> None:
+        """Takes a logical unit away: its commands end, its store is closed, the other units of a nexus report it.
+
+        ConfigurationError when there is none; an Error when its tasks do not end, then it stays.
+        """
+        device = self._device(target_name)
+        unit = device.units.get(lun)
+        if unit is None:
+            raise errors.ConfigurationError(
+                f"{target_name} has no LUN {lun}", evidence=f"LUNs {sorted(device.units)}", next="name one of these",
+                code="configuration.lun",
+            )  # fmt: skip
+        async with TaskManagement(device, self.plane, self.dispatch).closed(unit):
+            scope = AbortScope(AbortKind.LOGICAL_UNIT, store=unit.store)
+            report: AbortReport = await self.dispatch.op(self.plane.abort(scope))
+            if not report.complete:
+                raise errors.ResourceError(
+                    f"LUN {lun} is busy: a store operation does not end", evidence=unit.config.store.describe(),
+                    next="try again when its store answers", code="target.busy",
+                )  # fmt: skip
+            del device.units[lun]
+            for session in self._sessions_of(device):
+                await session.unmap_unit(unit)
+        self._luns_changed(device)
+        self.dispatch.unsubscribe_store(unit.store)
+        await close_unit(unit, self.plane, self.dispatch)
+
+    def _luns_changed(self, device: TargetDevice) -> None:
+        for unit in device.units.values():
+            set_gates(self.plane, unit.attention(SenseCode.REPORTED_LUNS_DATA_HAS_CHANGED))
+
+    def _device(self, target_name: str) -> TargetDevice:
+        device = self.devices.get(target_name)
+        if device is None:
+            raise errors.ConfigurationError(
+                f"{target_name} is not served here", evidence=", ".join(self.devices), next="name one of these"
+            )
+        return device
+
+    def _sessions_of(self, device: TargetDevice) -> list[TargetSession]:
+        found = [session for session in self.sessions if isinstance(session, TargetSession)]
+        return [session for session in found if session.device is device]
+
     async def drop_sessions(self, device: TargetDevice, reason: str = "target-reset") -> None:
         """Ends every session of one target (TARGET COLD RESET)."""
-        ends = [
-            session.end(reason)
-            for session in self.sessions
-            if isinstance(session, TargetSession) and session.device is device
-        ]
-        await asyncio.gather(*ends)
+        await asyncio.gather(*(session.end(reason) for session in self._sessions_of(device)))
 
     def statistics(self) -> dict[str, Any]:
         """Counters of the control plane, and those of the data plane under ``plane``."""
@@ -245,15 +307,19 @@ class TargetServer:
     async def _close_everything(self) -> None:
         self._stop_listening()
         sessions: Sequence[Any] = list(self.sessions)
-        await asyncio.gather(*(session.end("shutdown") for session in sessions), return_exceptions=True)
+        try:
+            async with self.runtime.timeout(CLOSE_SECONDS):
+                await asyncio.gather(*(session.end("shutdown") for session in sessions), return_exceptions=True)
+        except TimeoutError:
+            _log.error("%d sessions did not close within %g s", len(self.sessions), CLOSE_SECONDS)
         for device in self.devices.values():
             for unit in device.units.values():
                 self.dispatch.unsubscribe_store(unit.store)
             try:
-                async with self.runtime.timeout(STORE_CLOSE_SECONDS):
+                async with self.runtime.timeout(CLOSE_SECONDS):
                     failures = await close_stores(device, self.plane, self.dispatch)
             except TimeoutError:
-                _log.error("the stores of %s did not close within %g s", device.name, STORE_CLOSE_SECONDS)
+                _log.error("the stores of %s did not close within %g s", device.name, CLOSE_SECONDS)
                 continue
             for failure in failures:
                 _log.error("closing a store of %s: %s", device.name, failure)
@@ -266,8 +332,6 @@ def _reachable(portal: Portal) -> Portal:
 
 
 def _portal_error(portal: Portal, error: OSError) -> errors.Error:
-    import errno
-
     advice = {
         errno.EADDRINUSE: "stop what listens there, or give another port with --portal (port 0 takes a free one)",
         errno.EADDRNOTAVAIL: "give an address of this host with --portal",

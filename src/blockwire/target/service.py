@@ -64,14 +64,13 @@ class Service:
             self._plane = self._given
         self._dispatch = Dispatch(self._plane)
         self._dispatch.attach()
-        version = "".join(part for part in blockwire.__version__.split(".")[:3] if part.isdigit())
         server = TargetServer(
             self.configuration,
             self._plane,
             self._dispatch,
             self._runtime or AsyncioRuntime(),
             host_id=host_id(),
-            revision=version[:4],
+            revision=".".join(blockwire.__version__.split(".")[:2])[:4],
             observe=self._observe,
         )
         try:

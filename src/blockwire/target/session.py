@@ -165,6 +165,15 @@ class TargetSession:
         await self._dispatch.op(self._plane.map_lun(*nexus.key, unit.mapping(nexus.first_gates())))
         self.nexuses[nexus.field] = nexus
         unit.nexuses.add(nexus)
+        if nexus.stale:  # a reset of the unit began or ended meanwhile
+            set_gates(self._plane, (nexus,))
+
+    async def unmap_unit(self, unit: LogicalUnit) -> None:
+        """A logical unit goes; its tasks have ended."""
+        for nexus in [nexus for nexus in self.nexuses.values() if nexus.unit is unit]:
+            del self.nexuses[nexus.field]
+            unit.nexuses.discard(nexus)
+            await self._dispatch.op(self._plane.unmap_lun(*nexus.key))
 
     async def adopt(self, given: ConnectionHandoff, parameters: Parameters, local: str) -> None:
         """A connection on our address ``local`` enters the full feature phase; one of its CID gives way (6.3.4)."""

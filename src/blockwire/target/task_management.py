@@ -144,7 +144,7 @@ class TaskManagement:
 
     async def _clear_task_set(self, unit: LogicalUnit, request: TaskManagementRequest, issuer: Issuer) -> Outcome:
         """One task set for all nexuses (TST 0): those that lost tasks are told (SAM-5 7.4)."""
-        async with self._closed(unit):
+        async with self.closed(unit):
             report = await self._end_unit(unit, request, issuer)
             lost = {session for session, _ in report.affected}
             for nexus in unit.nexuses:
@@ -157,7 +157,7 @@ class TaskManagement:
         reports = []
         async with contextlib.AsyncExitStack() as stack:
             for unit in units:
-                await stack.enter_async_context(self._closed(unit))
+                await stack.enter_async_context(self.closed(unit))
             for unit in units:
                 reports.append(await self._end_unit(unit, request, issuer))
             for unit in units:
@@ -183,7 +183,7 @@ class TaskManagement:
         return Outcome(TaskResponse.FUNCTION_REJECTED, affected)
 
     @contextlib.asynccontextmanager
-    async def _closed(self, unit: LogicalUnit) -> AsyncIterator[None]:
+    async def closed(self, unit: LogicalUnit) -> AsyncIterator[None]:
         """Holds new commands of all nexuses of ``unit``, and shows the gates of their state afterwards."""
         unit.closed_gates += 1
         try:

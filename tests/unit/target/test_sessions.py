@@ -442,6 +442,41 @@ def test_a_resized_store_is_told(run: Run) -> None:
     run(test)
 
 
+def test_logical_units_come_and_go_live(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        from blockwire.config.model import LunConfig
+
+        _, session = await bench.log_in()
+        await bench.command(session, bytes(6))
+        server = bench.server
+        await server.add_unit(NAME, LunConfig.model_validate({"lun": 4, "store": "ram:1M"}))
+        assert bench.plane.mappings[session, 4 << 48].blocks == 2048
+        assert bench.gate(session) == {api.Gate.DIVERT_ONE}
+        answer = await bench.command(session, bytes(6))
+        assert isinstance(answer, api.Status)
+        assert answer.sense[12:14] == b"\x3f\x0e"
+        with pytest.raises(errors.ConfigurationError, match="has a LUN 4 already"):
+            await server.add_unit(NAME, LunConfig.model_validate({"lun": 4, "store": "ram:1M"}))
+
+        bench.plane.abort_report = api.AbortReport((), found=False, complete=False)
+        with pytest.raises(errors.ResourceError, match="busy"):
+            await server.remove_unit(NAME, 4)
+        assert 4 in server.devices[NAME].units
+        bench.plane.abort_report = api.AbortReport((), found=False, complete=True)
+        await server.remove_unit(NAME, 4)
+        assert len(bench.plane.stores) == 1
+        answer = await bench.command(session, bytes(6), lun=4)
+        assert isinstance(answer, api.Status)
+        assert answer.sense[12:14] == b"\x25\x00"
+        answer = await bench.command(session, bytes(6))
+        assert isinstance(answer, api.Status)
+        assert answer.sense[12:14] == b"\x3f\x0e"
+        with pytest.raises(errors.ConfigurationError, match="has no LUN 4"):
+            await server.remove_unit(NAME, 4)
+
+    run(test)
+
+
 # ---------------------------------------------------------------------- beginning and end
 def test_shutdown_asks_for_a_logout_and_waits(run: Run) -> None:
     async def test(bench: Bench) -> None:
