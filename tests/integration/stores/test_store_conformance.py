@@ -35,10 +35,10 @@ class TestFile(StoreSuite):
         return StoreUse(StoreSpec("file", path=str(tmp_path / "disk.img"), size=SIZE), durable=True, resizable=True)
 
 
-class TestFileByThreads(StoreSuite):
+class TestFileByPool(StoreSuite):
     @pytest.fixture
     def use(self, tmp_path: Path) -> StoreUse:
-        spec = StoreSpec("file", path=str(tmp_path / "disk.img"), size=SIZE, options={"io": "threads", "threads": "2"})
+        spec = StoreSpec("file", path=str(tmp_path / "disk.img"), size=SIZE, options={"io": "pool", "threads": "2"})
         return StoreUse(spec, durable=True, resizable=True)
 
 
