@@ -80,7 +80,7 @@ def command(
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         luns = [
-            stack.enter_context(blockwire.open(where, read_only=reads == 100 and not verify, **login.arguments))
+            stack.enter_context(blockwire.open(where, read_only=reads == 100 and not verify, **login.timed))
             for _ in range(numjobs)
         ]
         first = luns[0]

@@ -406,7 +406,7 @@ def open_source(word: str, login: Login, chunk: int, depth: int, in_order: bool)
     if word == "-":
         yield FileSource(sys.stdin.fileno(), "-", chunk)
     elif is_url(word):
-        with blockwire.open(_url(word, login), read_only=True, **login.arguments) as lun:
+        with blockwire.open(_url(word, login), read_only=True, **login.timed) as lun:
             yield LunSource(lun, chunk, depth, in_order)
     else:
         try:
@@ -429,7 +429,7 @@ def open_destination(word: str, login: Login, size: int | None, depth: int) -> I
     if word == "-":
         yield PipeDestination()
     elif is_url(word):
-        with blockwire.open(_url(word, login), **login.arguments) as lun:
+        with blockwire.open(_url(word, login), **login.timed) as lun:
             if lun.read_only:
                 raise errors.ReadOnlyError(f"{word} is read-only", evidence="MODE SENSE, WP", status=0)
             there = LunDestination(lun, depth)

@@ -24,10 +24,8 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
     import blockwire
 
     where = login.url(url)
-    arguments = {name: value for name, value in login.arguments.items() if name != "timers"}
-    found = [
-        target for target in blockwire.discover(where, **arguments) if not where.target or target.name == where.target
-    ]
+    listed = blockwire.discover(where, **login.arguments)
+    found = [target for target in listed if not where.target or target.name == where.target]
     if as_json:
         output.document(
             "discover/1",

@@ -76,7 +76,15 @@ class Login:
     portal: str | None
     target_name: str | None
     arguments: dict[str, Any]
-    """Keyword arguments of `blockwire.open`, `connect` and `discover`."""
+    """Keyword arguments of `blockwire.discover`."""
+
+    @property
+    def timed(self) -> dict[str, Any]:
+        """Those of `open` and `connect`: a lost session has `--timeout` to come back, because somebody waits."""
+        from blockwire.initiator.options import Timers
+
+        seconds = self.arguments["timeout"] or Timers().timeout
+        return {**self.arguments, "timers": Timers(replacement_timeout=seconds)}
 
     def url(self, text: str | None) -> Url:
         """The thing that was named, by URL or by `-p` and `-T`."""
@@ -108,7 +116,9 @@ def login_flags(function: _F) -> _F:
         click.option("--chap-secret-file", metavar="FILE", help="File with the CHAP secret (mode 0600)."),
         click.option("--chap-mutual-user", metavar="NAME", help="Name the target must prove to be."),
         click.option("--chap-mutual-secret-file", metavar="FILE", help="File with the target's secret (mode 0600)."),
-        click.option("--timeout", type=float, metavar="SECONDS", help="For the login and for one command [30]."),
+        click.option(
+            "--timeout", type=float, metavar="SECONDS", help="For login, command, and return of a lost session [30]."
+        ),
     ]
 
     def wrapper(

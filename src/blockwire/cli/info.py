@@ -23,7 +23,7 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
     set_up_logging(verbose)
     import blockwire
 
-    with blockwire.open(login.url(url), read_only=True, **login.arguments) as lun:
+    with blockwire.open(login.url(url), read_only=True, **login.timed) as lun:
         session, shape, who = lun.session, lun.geometry, lun.identity
         device_read_only = shape.read_only
         if as_json:

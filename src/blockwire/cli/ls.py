@@ -43,7 +43,7 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
         entry: dict[str, Any] = {"name": name, "portal": portal, "luns": []}
         targets.append(entry)
         try:
-            with blockwire.connect(at, **login.arguments) as session:
+            with blockwire.connect(at, **login.timed) as session:
                 for unit in session.luns():
                     if where.lun is not None and unit.lun != where.lun:
                         continue

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from blockwire.dataplane import api
+from blockwire.dataplane.dispatch import failure_error
 from blockwire.dataplane.fake_disk import FakeDisk, FakeRequest
 
 __all__ = ["Call", "FakeDisk", "FakePlane", "FakeRequest"]
@@ -77,6 +78,7 @@ class FakePlane:
         self._ids = itertools.count(1)
         self._events: deque[api.Event] = deque()
         self._finished: dict[api.QueueId, deque[api.TaskDone]] = {}
+        self._queues: dict[api.QueueId, api.SessionId] = {}
         self._flights: dict[api.Token, _Flight] = {}
         self._changed = threading.Condition()
         self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -295,9 +297,16 @@ class FakePlane:
     # ------------------------------------------------------------------ initiator
     def open_queue(self, session: api.SessionId) -> api.QueueId:
         """A completion queue of its own."""
+        self._known(session)
         queue = next(self._ids)
         self._finished[queue] = deque()
+        self._queues[queue] = session
         return queue
+
+    def _known(self, session: api.SessionId) -> None:
+        """A session that is gone is unknown, as in the native plane."""
+        if session not in self.sessions:
+            raise failure_error(api.Failure("plane.unknown", f"there is no session {session}"))
 
     def close_queue(self, queue: api.QueueId) -> None:
         """What is in flight on it is forgotten."""
@@ -315,8 +324,9 @@ class FakePlane:
     def _start(self, request: FakeRequest, buffer: Any, queue: api.QueueId) -> api.Token:
         if self.closed:
             raise RuntimeError("plane.closed")
+        self._known(request.session)
         self._flights[request.token] = _Flight(request, queue, buffer)
-        if request.session not in self.sessions or request.session in self.lost:
+        if request.session in self.lost:
             done: api.TaskDone | None = api.TaskDone(request.token, 0, code="session.lost")
         else:
             done = self.on_request(request)
@@ -410,6 +420,7 @@ class FakePlane:
 
     def wait(self, queue: api.QueueId, minimum: int, timeout: float = -1.0) -> list[api.TaskDone]:
         """Ends early when nothing is in flight."""
+        self._known(self._queues.get(queue, 0))
         finished = self._finished[queue]
 
         def enough() -> bool:

@@ -12,10 +12,11 @@ import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from blockwire import errors
-from blockwire.dataplane.api import IoKind
+from blockwire.dataplane.api import IoKind, TaskDone
 from blockwire.initiator.blocking_queue import Queue
 from blockwire.initiator.geometry import Geometry, Identity, LunInfo
 from blockwire.initiator.logical_unit import ScsiResult, octets
+from blockwire.initiator.retry_policy import LOST_CODES
 from blockwire.names import Portal
 
 if TYPE_CHECKING:
@@ -118,9 +119,12 @@ class Lun:
             or not 0 <= offset <= self._size - length
         ):  # fmt: skip
             return self.control.run(self.core.pread(length, offset))
-        done = self._execute_io(
-            self._session.id, self._field, _READ, offset // block, length // block, block, timeout=self._timeout
-        )
+        try:
+            done = self._execute_io(
+                self._session.id, self._field, _READ, offset // block, length // block, block, timeout=self._timeout
+            )
+        except errors.Error as error:
+            done = lost(error)
         if done.status or done.code or done.residual:
             data: bytes = self._slow(done, _READ, offset, length, None)
             return data
@@ -136,10 +140,13 @@ class Lun:
             or not 0 <= offset <= self._size - length
         ):  # fmt: skip
             return self.control.run(self.core.preadinto(buffer, offset))
-        done = self._execute_io(
-            self._session.id, self._field, _READ, offset // block, length // block, block, buffer,
-            timeout=self._timeout,
-        )  # fmt: skip
+        try:
+            done = self._execute_io(
+                self._session.id, self._field, _READ, offset // block, length // block, block, buffer,
+                timeout=self._timeout,
+            )  # fmt: skip
+        except errors.Error as error:
+            done = lost(error)
         if done.status or done.code or done.residual:
             self._slow(done, _READ, offset, length, octets(buffer))
         return length
@@ -153,10 +160,13 @@ class Lun:
             or not 0 <= offset <= self._size - length or not self._writable
         ):  # fmt: skip
             return self.control.run(self.core.pwrite(data, offset, fua))
-        done = self._execute_io(
-            self._session.id, self._field, _WRITE, offset // block, length // block, block, data,
-            fua=fua, timeout=self._timeout,
-        )  # fmt: skip
+        try:
+            done = self._execute_io(
+                self._session.id, self._field, _WRITE, offset // block, length // block, block, data,
+                fua=fua, timeout=self._timeout,
+            )  # fmt: skip
+        except errors.Error as error:
+            done = lost(error)
         if done.status or done.code or done.residual:
             self._slow(done, _WRITE, offset, length, data, fua)
         return length
@@ -168,7 +178,10 @@ class Lun:
 
     def flush(self) -> None:
         """Everything written so far is on stable storage when this ends (SYNCHRONIZE CACHE)."""
-        done = self._execute_io(self._session.id, self._field, _FLUSH, 0, 0, self._block, timeout=self._timeout)
+        try:
+            done = self._execute_io(self._session.id, self._field, _FLUSH, 0, 0, self._block, timeout=self._timeout)
+        except errors.Error as error:
+            done = lost(error)
         if done.status or done.code:
             self._slow(done, _FLUSH, 0, 0, None)
 
@@ -205,6 +218,13 @@ class Lun:
     def _check_process(self) -> None:
         if self._execute_io is _forked:
             _forked()
+
+
+def lost(error: errors.Error) -> TaskDone:
+    """A request that the plane refused because its session just ended, as a lost request; other errors rise."""
+    if error.code not in LOST_CODES:
+        raise error
+    return TaskDone(0, 0, code=error.code)
 
 
 def _forked(*_: object, **__: object) -> NoReturn:

@@ -9,8 +9,9 @@ import concurrent.futures
 from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
-from blockwire.dataplane.api import IoKind
+from blockwire.dataplane.api import IoKind, TaskDone
 from blockwire.initiator.queue import Completion
+from blockwire.initiator.retry_policy import LOST_CODES
 
 if TYPE_CHECKING:
     from blockwire.initiator.blocking import Lun
@@ -46,8 +47,7 @@ class Queue:
         self._flying: dict[int, tuple[IoKind, int, int, Any, bool]] = {}
         self._redone: dict[concurrent.futures.Future[Any], int] = {}
         self._ended: list[Completion] = []
-        self._session_id = core.session.id
-        self._queue = self._plane.open_queue(self._session_id)
+        self._open()
 
     @property
     def in_flight(self) -> int:
@@ -66,7 +66,7 @@ class Queue:
                     future.cancel()
                 while self._flying:
                     # Abandoned on purpose: only their buffers matter now, nothing is repeated.
-                    for done in self._plane.wait(self._queue, 1, 5.0) or self._give_up():
+                    for done in self._wait(1, 5.0) or self._give_up():
                         self._flying.pop(done.token, None)
                 return
             while self.in_flight:
@@ -88,10 +88,15 @@ class Queue:
         if self._session.id != self._session_id:
             self._follow_session()
         block = self._block
-        token: int = self._submit_io(
-            self._session_id, self._field, kind, offset // block, length // block, block, buffer,
-            fua=fua, queue=self._queue,
-        )  # fmt: skip
+        try:
+            token: int = self._submit_io(
+                self._session_id, self._field, kind, offset // block, length // block, block, buffer,
+                fua=fua, queue=self._queue,
+            )  # fmt: skip
+        except errors.Error as error:
+            if error.code not in LOST_CODES:
+                raise
+            return self._slow(self._lun.core.resume(TaskDone(0, 0, code=error.code), kind, offset, length, buffer, fua))
         self._flying[token] = (kind, offset, length, buffer, fua)
         return token
 
@@ -100,8 +105,19 @@ class Queue:
         while self._flying:
             self._collect(len(self._flying))
         self._plane.close_queue(self._queue)
-        self._session_id = self._session.id
-        self._queue = self._plane.open_queue(self._session_id)
+        self._open()
+
+    def _open(self) -> None:
+        while True:
+            self._lun.control.run(self._session.ready())
+            self._session_id = self._session.id
+            try:
+                self._queue = self._plane.open_queue(self._session_id)
+                return
+            except errors.Error as error:
+                if error.code not in LOST_CODES:
+                    raise
+                self._lun.control.loop.call_soon_threadsafe(self._session.lost, error.code)
 
     def pread(self, length: int, offset: int) -> int:
         """Asks for `length` bytes from `offset`; they come in the completion's `data`."""
@@ -168,7 +184,7 @@ class Queue:
             if self._flying:
                 # With requests on the control thread both sides may answer first, so neither wait may be for ever.
                 timeout = -1.0 if not self._redone else 0.01
-                finished = self._plane.wait(self._queue, max(missing, 0), timeout)
+                finished = self._wait(max(missing, 0), timeout)
                 ended, flying = self._ended, self._flying
                 for done in finished:
                     record = flying.pop(done.token, None)
@@ -184,6 +200,15 @@ class Queue:
                 self._collect_redone()
             if len(self._ended) >= target or not (self._flying or self._redone):
                 return
+
+    def _wait(self, minimum: int, timeout: float) -> list[TaskDone]:
+        """What ended. A session that is forgotten took its queue along: then everything in flight was lost."""
+        try:
+            return self._plane.wait(self._queue, minimum, timeout)
+        except errors.Error as error:
+            if error.code not in LOST_CODES:
+                raise
+            return [TaskDone(token, 0, code=error.code) for token in self._flying]
 
     def _repeat(self, done: Any, record: tuple[IoKind, int, int, Any, bool]) -> None:
         kind, offset, length, buffer, fua = record

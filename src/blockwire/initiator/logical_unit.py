@@ -184,7 +184,7 @@ class Lun:
         session = self.session
         await session.ready()
         out = data_out if data_out is not None and len(octets(data_out)) else None
-        done = await session.finish(session.plane.submit(session.id, self._field, cdb, out, data_in))
+        done = await session.finish(lambda: session.plane.submit(session.id, self._field, cdb, out, data_in))
         if done.code:
             raise retry_policy.task_error(done, f"command {cdb[0]:02X}h")
         return ScsiResult(done.status, bytes(done.sense), done.data or b"", done.residual)
@@ -248,7 +248,7 @@ class Lun:
     async def resume(self, done: Any, kind: IoKind, offset: int, length: int, buffer: Any, fua: bool = False) -> Any:
         """Goes on with a request whose first answer, got elsewhere, was not GOOD."""
         attempts = Attempts(self.session.runtime.now())
-        await self.after_failure(done, kind, offset, length, attempts)
+        await self.after_failure(done, kind, offset, length, attempts, 0)
         return await self._try(kind, offset, length, buffer, fua, attempts)
 
     async def _try(self, kind: IoKind, offset: int, length: int, buffer: Any, fua: bool, attempts: Attempts) -> Any:
@@ -257,14 +257,15 @@ class Lun:
         lba, blocks = offset // block, length // block
         while True:
             await session.ready()
+            number = session.id
             done = await session.finish(
-                session.plane.submit_io(session.id, self._field, kind, lba, blocks, block, buffer, fua=fua)
+                lambda: session.plane.submit_io(session.id, self._field, kind, lba, blocks, block, buffer, fua=fua)
             )
             if not done.code and not done.status:
                 if done.residual and length:
                     raise self.short_transfer(kind, offset, length, done.residual)
                 return done.data
-            await self.after_failure(done, kind, offset, length, attempts)
+            await self.after_failure(done, kind, offset, length, attempts, number)
 
     def short_transfer(self, kind: IoKind, offset: int, length: int, residual: int) -> errors.Error:
         """The error of a request that ended GOOD without moving all of its data."""
@@ -273,12 +274,16 @@ class Lun:
             code="device.short-transfer", status=0, evidence=f"residual {residual}",
         )  # fmt: skip
 
-    async def after_failure(self, done: Any, kind: IoKind, offset: int, length: int, attempts: Attempts) -> None:
-        """Returns when the request is to be sent again, raises its error when it is not."""
+    async def after_failure(
+        self, done: Any, kind: IoKind, offset: int, length: int, attempts: Attempts, number: int
+    ) -> None:
+        """Returns when the request is to be sent again, else raises its error. `number` is the plane's session
+        that gave the answer, 0 when that is not known."""
         session = self.session
         verdict, pause = retry_policy.judge(done, attempts, session.runtime.now())
         if verdict is Verdict.REOPEN:
-            session.lost(done.code)
+            if number == session.id:  # else it was an earlier session's end, and this one may be well
+                session.lost(done.code)
             await session.ready()
         elif verdict is Verdict.REPEAT:
             if pause:

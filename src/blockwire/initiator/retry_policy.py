@@ -63,8 +63,10 @@ POLICY: Final[tuple[Row, ...]] = (
 )  # fmt: skip
 """Looked through in order; what fits no row is the caller's error."""
 
-LOST_CODES: Final = ("session.", "connection.")
-"""Prefixes of a `TaskDone.code` that mean: no answer will come on this session any more."""
+LOST_CODES: Final = frozenset(
+    {"session.lost", "session.no-connection", "session.closed", "connection.lost", "plane.unknown"}
+)
+"""Codes that mean: no answer will come on this session any more. The last is of a session that is forgotten already."""
 
 
 @dataclass(slots=True)
@@ -88,7 +90,7 @@ def sense_of(raw: bytes) -> Sense | None:
 def judge(done: Any, attempts: Attempts, now: float) -> tuple[Verdict, float]:
     """What to do about a `TaskDone` that is not GOOD, and after which pause in seconds. Updates `attempts`."""
     if done.code:
-        return (Verdict.REOPEN if done.code.startswith(LOST_CODES) else Verdict.FAIL), 0.0
+        return (Verdict.REOPEN if done.code in LOST_CODES else Verdict.FAIL), 0.0
     sense = sense_of(done.sense)
     for row in POLICY:
         if row.status != done.status:
@@ -111,7 +113,7 @@ def judge(done: Any, attempts: Attempts, now: float) -> tuple[Verdict, float]:
 def task_error(done: Any, what: str) -> errors.Error:
     """The error of a request that failed for good; `what` names it with offset and length."""
     if done.code:
-        if done.code.startswith(LOST_CODES):
+        if done.code in LOST_CODES:
             return errors.ConnectionLostError(f"{what}: the connection to the target was lost", evidence=done.code)
         if done.code in ("task.timeout", "task.timed-out"):
             return errors.TimedOutError(

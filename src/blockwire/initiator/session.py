@@ -30,6 +30,8 @@ from blockwire.wire.constants import AsyncEvent, LogoutReason, LogoutResult, Opc
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from blockwire.initiator.initiator import Initiator
 
 _log = logging.getLogger("blockwire.initiator")
@@ -255,8 +257,17 @@ class Session:
             self.lost("the target asked for a logout")
 
     # ------------------------------------------------------------------ commands
-    async def finish(self, token: int) -> TaskDone:
-        """Waits for a request; after `Timers.timeout` it is aborted and ends with `task.timeout`."""
+    async def finish(self, submit: Callable[[], int]) -> TaskDone:
+        """Submits a request and waits for it; after `Timers.timeout` it is aborted and ends with `task.timeout`.
+
+        A session that ended a moment ago refuses the request; that is told as a request that was lost.
+        """
+        try:
+            token = submit()
+        except errors.Error as error:
+            if error.code in retry_policy.LOST_CODES:
+                return TaskDone(0, 0, code=error.code)
+            raise
         try:
             async with self.runtime.timeout(self.timers.timeout):
                 return await self.dispatch.finish(token)
@@ -269,12 +280,14 @@ class Session:
         field = lun_field(lun)
         while True:
             await self.ready()
-            done = await self.finish(self.plane.submit(self.id, field, command, None, length))
+            number = self.id
+            done = await self.finish(lambda: self.plane.submit(self.id, field, command, None, length))
             if not done.code and not done.status:
                 return bytes(done.data or b"")
             verdict, pause = retry_policy.judge(done, attempts, self.runtime.now())
             if verdict is Verdict.REOPEN:
-                self.lost(done.code)
+                if number == self.id:
+                    self.lost(done.code)
             elif verdict is Verdict.FAIL:
                 raise retry_policy.task_error(done, f"LUN {lun}, command {command[0]:02X}h")
             elif pause:

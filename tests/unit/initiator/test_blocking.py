@@ -116,11 +116,16 @@ def test_the_queue_holds_back_what_is_deeper_than_its_depth(bench, lun) -> None:
     assert lun.pread(512, 0) == b"d" * 512
 
 
-def test_leaving_the_queue_drains_and_reports_what_nobody_looked_at(bench, lun) -> None:
-    bench.disk.answers.append((2, fixed_sense(3, 0x0C, 0), ""))
-    with pytest.raises(errors.DeviceError), lun.queue(depth=8) as queue:
+def write_four(lun: Lun) -> None:
+    with lun.queue(depth=8) as queue:
         for number in range(4):
             queue.pwrite(bytes([number]) * 512, number * 512)
+
+
+def test_leaving_the_queue_drains_and_reports_what_nobody_looked_at(bench, lun) -> None:
+    bench.disk.answers.append((2, fixed_sense(3, 0x0C, 0), ""))
+    with pytest.raises(errors.DeviceError):
+        write_four(lun)
     assert lun.pread(512, 3 * 512) == b"\3" * 512
 
 
@@ -194,8 +199,8 @@ def test_a_child_process_gets_an_error_that_says_so(lun) -> None:
         try:
             seen = 0
             for call in (
-                lambda: lun.pread(512, 0), lambda: lun.pwrite(bytes(512), 0), lun.flush, lambda: lun.queue(),
-                lambda: lun.makefile(), lambda: lun.scsi(bytes(6)), lambda: lun.pread(lun.size, 0),
+                lambda: lun.pread(512, 0), lambda: lun.pwrite(bytes(512), 0), lun.flush, lun.queue,
+                lun.makefile, lambda: lun.scsi(bytes(6)), lambda: lun.pread(lun.size, 0),
             ):  # fmt: skip
                 try:
                     call()
@@ -211,7 +216,7 @@ def test_a_child_process_gets_an_error_that_says_so(lun) -> None:
 def test_a_closed_lun_says_so(lun) -> None:
     lun.close()
     lun.close()
-    for call in (lambda: lun.pread(512, 0), lambda: lun.queue(), lun.flush):
+    for call in (lambda: lun.pread(512, 0), lun.queue, lun.flush):
         with pytest.raises(errors.ClosedError):
             call()
 

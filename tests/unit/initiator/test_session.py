@@ -138,7 +138,7 @@ def test_a_session_dropped_by_the_target_waits_time2wait(bench, scenario) -> Non
         await asyncio.sleep(0.05)
         assert session.state is State.REOPENING
         while session.state is not State.OPEN:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - the state is looked at from outside
         assert asyncio.get_running_loop().time() - started >= 1
 
     scenario(work)

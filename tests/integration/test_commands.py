@@ -1,0 +1,323 @@
+"""Every command against a real target, and every bad input with its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SRC = str(Path(__file__).resolve().parents[2] / "src")
+ENV = {**os.environ, "PYTHONPATH": SRC, "NO_COLOR": "1"}
+
+
+def blockwire(*words: str, stdin: bytes | None = None, timeout: float = 90) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "blockwire", *words],
+        env=ENV,
+        input=stdin,
+        check=False,
+        capture_output=True,
+        timeout=timeout,
+    )
+
+
+def good(*words: str, stdin: bytes | None = None) -> Any:
+    done = blockwire(*words, "--json", stdin=stdin)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
+
+
+def bad(code: int, *words: str, stdin: bytes | None = None) -> dict[str, str]:
+    done = blockwire(*words, "--json", stdin=stdin)
+    assert done.returncode == code, (done.returncode, done.stderr.decode())
+    assert b"Traceback" not in done.stderr
+    found: dict[str, str] = json.loads(done.stderr.decode().splitlines()[-1])["error"]
+    assert found["message"]
+    return found
+
+
+def start_serve(*words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "blockwire", "serve", *words, "--json"], env=ENV, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    assert line, child.communicate()[1]
+    ready = json.loads(line)
+    assert ready["event"] == "ready"
+    return child, ready
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+# ---------------------------------------------------------------------------------------------- what works
+
+
+def test_demo() -> None:
+    done = blockwire("demo", "--time", "0.3")
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    assert "next steps" in text
+    assert text.count("all equal") == 2
+    assert good("demo", "--time", "0.2")["schema"] == "blockwire.demo/1"
+
+
+def test_discover_ls_info(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:8M?serial=A1", "ram:16M?block_size=4096")
+    portal = target.portals[0]
+    found = good("discover", portal)
+    assert found["schema"] == "blockwire.discover/1"
+    assert found["targets"][0]["name"] == target.name
+    assert found["targets"][0]["portals"][0]["portal_group_tag"] == 1
+    listed = good("ls", portal)["targets"][0]
+    assert [(unit["lun"], unit["size"], unit["block_size"]) for unit in listed["luns"]] == [
+        (0, 8 << 20, 512),
+        (1, 16 << 20, 4096),
+    ]
+    assert listed["luns"][0]["serial"] == "A1"
+    assert [unit["url"] for unit in listed["luns"]] == target.urls
+    info = good("info", target.urls[1])
+    assert (info["size"], info["block_size"]) == (16 << 20, 4096)
+    assert info["keys"]["HeaderDigest"] == "None"
+    assert info["name"]
+    digests = good("info", target.url + "?header_digest=crc32c")
+    assert digests["keys"]["HeaderDigest"] == "CRC32C"
+    for words in (("discover", portal), ("ls", portal), ("info", target.url)):
+        text = blockwire(*words).stdout.decode()
+        assert target.name in text
+
+
+def test_names_that_are_too_shallow_list_the_choices(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:1M", "ram:1M")
+    found = bad(2, "info", target.portals[0])
+    assert found["evidence"].split() == target.urls
+    one = blockwire_target_factory("ram:2M")
+    assert good("info", one.portals[0])["size"] == 2 << 20
+
+
+def test_cp_there_back_and_between(blockwire_target_factory, tmp_path: Path) -> None:
+    target = blockwire_target_factory("ram:16M", "ram:16M?block_size=4096")
+    source, back = tmp_path / "a.img", tmp_path / "b.img"
+    content = bytearray(10_000_001)
+    content[100:5000] = os.urandom(4900)
+    content[6_000_000:8_000_000] = os.urandom(2_000_000)
+    content[-1] = 7
+    source.write_bytes(content)
+    report = good("cp", str(source), target.urls[0], "--verify")
+    assert (report["bytes"], report["verified"]) == (len(content), True)
+    assert report["zero_bytes"] > 4_000_000
+    assert good("cp", target.urls[0], target.urls[1], "--verify")["bytes"] == 16 << 20
+    good("cp", target.urls[1], str(back), "--verify")
+    read = back.read_bytes()
+    assert len(read) == 16 << 20
+    assert read[: len(content)] == content
+    assert not any(read[len(content) :])
+    assert back.stat().st_blocks * 512 < 8 << 20
+    out = blockwire("cp", target.urls[1], "-")
+    assert out.stdout == read
+    assert blockwire("cp", "-", target.urls[0], stdin=b"z" * 1_000_000).returncode == 0
+    assert blockwire("cp", target.urls[0], "-").stdout[:1_000_000] == b"z" * 1_000_000
+
+
+def test_cp_overwrites_old_data_with_zeros(blockwire_target_factory, tmp_path: Path) -> None:
+    target = blockwire_target_factory("ram:4M")
+    good("cp", "-", target.url, stdin=os.urandom(4 << 20))
+    empty = tmp_path / "empty.img"
+    with empty.open("wb") as file:
+        file.truncate(4 << 20)
+    good("cp", str(empty), target.url, "--verify")
+    assert not any(blockwire("cp", target.url, "-").stdout)
+
+
+def test_bench(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:16M")
+    report = good("bench", target.url, "--rw", "randread", "--bs", "4k", "--qd", "8", "--time", "0.5")
+    assert report["schema"] == "blockwire.bench/1"
+    assert report["iops"] > 100
+    assert report["errors"] == 0
+    assert set(report["latency_us"]) == {"mean", "p50", "p90", "p99", "p999", "max"}
+    assert report["latency_us"]["p50"] <= report["latency_us"]["p999"] <= report["latency_us"]["max"]
+    report = good(
+        "bench",
+        target.url,
+        "--rw",
+        "randrw",
+        "--overwrite",
+        "--verify",
+        "--iodepth",
+        "16",
+        "--runtime",
+        "0.5",
+        "--numjobs",
+        "2",
+    )
+    assert report["reads"]
+    assert report["writes"]
+    assert report["miscompares"] == 0
+    text = blockwire("bench", target.url, "--time", "0.3").stdout.decode()
+    assert "IOPS" in text
+    assert "█" in text
+
+
+def test_serve_makes_files_tells_events_and_ends_in_order(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    child, ready = start_serve(
+        str(disk), "--size", "8M", "-p", "127.0.0.1:0", "-T", "iqn.2025-01.org.test:disk", "--statistics", "0.2"
+    )
+    assert disk.stat().st_size == 8 << 20
+    lun = ready["luns"][0]
+    assert (lun["target"], lun["lun"], lun["size"]) == ("iqn.2025-01.org.test:disk", 0, 8 << 20)
+    good("cp", "-", lun["url"], stdin=b"served" * 1000)
+    time.sleep(0.4)
+    child.send_signal(signal.SIGTERM)
+    out, err = child.communicate(timeout=20)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert child.returncode == 0, err
+    names = {event["event"] for event in events}
+    assert {"session-up", "session-down", "statistics"} <= names
+    assert all("time" in event for event in events)
+    assert disk.read_bytes()[:6000] == b"served" * 1000
+
+
+def test_serve_for_the_length_of_a_command() -> None:
+    code = (
+        "import os, blockwire; l = blockwire.open(os.environ['BLOCKWIRE_URL']); l.pwrite(b'x' * 512, 0);"
+        "print(l.size); l.close(); raise SystemExit(7)"
+    )
+    done = blockwire("serve", "ram:4M", "--", sys.executable, "-c", code)
+    assert (done.returncode, done.stdout) == (7, b"4194304\n"), done.stderr
+    assert bad(2, "serve", "ram:4M", "--json", "--", "/no/such/command")["code"] == "configuration.file-not-found"
+
+
+def test_serve_prints_its_configuration_and_takes_it_back(tmp_path: Path) -> None:
+    words = (
+        "serve",
+        "ram:4M?serial=A1",
+        "--lun",
+        "3=ram:8M",
+        "--key",
+        "MaxBurstLength=65536",
+        "--allow",
+        "10.0.0.0/8",
+        "-p",
+        "127.0.0.1:0",
+    )
+    printed = blockwire(*words, "--print-config")
+    assert printed.returncode == 0
+    file = tmp_path / "c.toml"
+    file.write_bytes(printed.stdout)
+    again = blockwire("serve", "--config", str(file), "--print-config")
+    assert again.stdout == printed.stdout
+
+
+def test_serve_says_how_to_attach() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "blockwire", "serve", "ram:1M", "-p", "127.0.0.1:0"], env=ENV, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    time.sleep(2)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=20)
+    assert child.returncode == 0
+    for word in ("iscsi://127.0.0.1:", "may read and write", "iscsiadm", "qemu-img", "iscsicli", "Connect-IscsiTarget"):
+        assert word in out
+
+
+# ---------------------------------------------------------------------------------------------- bad input
+
+
+def test_bad_input_of_serve(tmp_path: Path) -> None:
+    odd = tmp_path / "odd.img"
+    odd.write_bytes(b"x" * 1000)
+    port = free_port()
+    assert bad(2, "serve", str(tmp_path / "missing.img"))["message"]
+    assert "512" in json.dumps(bad(2, "serve", str(odd), "-p", "127.0.0.1:0"))
+    bad(2, "serve", "nonsense:1G")
+    bad(2, "serve", "rbd:pool/image")
+    bad(2, "serve", "ram:1G", "-T", "no name")
+    bad(2, "serve", "ram:1G", "--key", "MaxBurstLenght=1")
+    bad(2, "serve", "ram:1G", "--allow", "nobody")
+    bad(2, "serve")
+    bad(2, "serve", str(odd), "--size", "2000")
+    bad(2, "serve", "ram:1G", "--chap-user", "x")
+    child, _ = start_serve("ram:1M", "-p", f"127.0.0.1:{port}")
+    try:
+        taken = bad(2, "serve", "ram:1M", "-p", f"127.0.0.1:{port}")
+        assert str(port) in taken["message"]
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.communicate(timeout=20)
+
+
+def test_bad_input_of_the_clients(blockwire_target_factory, tmp_path: Path) -> None:
+    target = blockwire_target_factory("ram:1M", allow=["iqn.2025-01.org.test:me"])
+    nobody = f"127.0.0.1:{free_port()}"
+    assert bad(3, "discover", nobody)["whose"] == "network"
+    assert bad(3, "cp", "/dev/null", f"{nobody}/iqn.2025-01.org.test:x/0")
+    assert bad(4, "info", target.url)["code"] == "login.authorization-failure"
+    me = ("-i", "iqn.2025-01.org.test:me")
+    assert bad(4, "info", f"{target.portals[0]}/iqn.2025-01.org.test:other/0", *me)["code"] == "target.not-found"
+    assert bad(7, "discover", target.portals[0], "-i", "iqn.2025-01.org.test:you")["code"] == "nothing.found"
+    bad(2, "info", target.url, "--key", "Nonsense=1", *me)
+    big = tmp_path / "big.img"
+    with big.open("wb") as file:
+        file.truncate(2 << 20)
+    found = bad(2, "cp", str(big), target.url, *me)
+    assert found["code"] == "copy.too-large"
+    assert "2 MiB" in found["evidence"]
+    assert "1 MiB" in found["evidence"]
+    bad(2, "cp", "-", target.url, *me, stdin=bytes((1 << 20) + 512))
+    bad(2, "bench", target.url, "--rw", "randwrite", *me)
+    bad(2, "bench", target.url, "--bs", "1000", *me)
+
+
+def test_a_device_error_has_its_own_exit_code(blockwire_target_factory, tmp_path: Path) -> None:
+    target = blockwire_target_factory("ram:4M", filters=["fault:op=write,offset=1048576,len=4096,errno=EIO"])
+    source = tmp_path / "s.img"
+    source.write_bytes(os.urandom(4 << 20))
+    found = bad(5, "cp", str(source), target.url)
+    assert found["whose"] == "device"
+    assert "incomplete" in found["message"]
+    reads = blockwire_target_factory("ram:4M", filters=["fault:op=read,offset=1048576,len=4096,errno=EIO"])
+    bad(5, "cp", reads.url, str(tmp_path / "out.img"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.img"]
+
+
+def test_a_connection_that_is_cut_in_the_middle_of_a_copy(tmp_path: Path) -> None:
+    source = tmp_path / "s.img"
+    source.write_bytes(os.urandom(24 << 20))
+    child, ready = start_serve("ram:32M", "-p", "127.0.0.1:0", "--filter", "delay:write=30ms")
+    url = ready["luns"][0]["url"]
+    copy = subprocess.Popen(
+        [sys.executable, "-m", "blockwire", "cp", str(source), url, "--depth", "2", "--timeout", "2", "--json"],
+        env=ENV, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.5)
+    child.kill()
+    child.communicate()
+    out, err = copy.communicate(timeout=60)
+    assert copy.returncode == 3, err
+    assert out == ""
+    found = json.loads(err.splitlines()[-1])["error"]
+    assert "incomplete" in found["message"]
+    assert "bytes were copied" in found["evidence"]
+
+
+@pytest.mark.parametrize("word", ["serve", "discover", "ls", "info", "cp", "bench", "demo", "completion"])
+def test_help_has_examples(word: str) -> None:
+    text = blockwire(word, "--help").stdout.decode()
+    assert "xamples" in text

@@ -1,0 +1,146 @@
+"""What happens to I/O when the program is interrupted, forks, or ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import blockwire
+from blockwire import errors
+
+SRC = str(Path(__file__).resolve().parents[2] / "src")
+SLOW = ["delay:all=300ms"]
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    env = {**os.environ, "PYTHONPATH": SRC}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments], env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_a_cancelled_await_aborts_and_keeps_the_buffer(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:4M", filters=SLOW)
+
+    async def work() -> None:
+        async with blockwire.aio.open(target.url) as lun:
+            buffer = bytearray(1 << 20)
+            started = asyncio.get_running_loop().time()
+            task = asyncio.create_task(lun.preadinto(buffer, 0))
+            await asyncio.sleep(0.05)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            # The answer has come: the buffer is ours again, and may be resized.
+            buffer.clear()
+            assert asyncio.get_running_loop().time() - started < 5
+            assert await lun.pread(512, 0) == bytes(512)
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def read_often(lun: blockwire.Lun) -> None:
+    for _ in range(20):
+        lun.pread(4096, 0)
+
+
+def test_an_interrupted_call_leaves_a_session_that_works(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:4M", filters=["delay:read=1000ms"])
+    with blockwire.open(target.url) as lun:
+        pid = os.getpid()
+        helper = subprocess.Popen([sys.executable, "-c", f"import os,time; time.sleep(.3); os.kill({pid}, 2)"])
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            read_often(lun)
+        helper.wait()
+        assert time.monotonic() - started < 6
+        lun.pwrite(b"x" * 512, 0)
+
+
+def test_a_call_that_takes_too_long_is_aborted(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:4M", filters=["delay:read=3000ms"])
+    with blockwire.open(target.url, timeout=0.5) as lun:
+        with pytest.raises(errors.TimedOutError):
+            lun.pread(4096, 0)
+        assert lun.pwrite(b"x" * 512, 0) == 512
+
+
+def test_fork_in_a_program_with_an_open_lun(blockwire_target) -> None:
+    with blockwire.open(blockwire_target.url) as lun:
+        lun.pwrite(b"p" * 512, 0)
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                try:
+                    lun.pread(512, 0)
+                except errors.ForkedError:
+                    with blockwire.open(blockwire_target.url) as own:
+                        code = 0 if own.pread(512, 0) == b"p" * 512 else 3
+            except BaseException:
+                code = 4
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert lun.pread(512, 0) == b"p" * 512
+
+
+def test_the_interpreter_ends_with_io_in_flight(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:4M", filters=["delay:all=200ms"])
+    started = time.monotonic()
+    child = python(
+        """
+        import sys, blockwire
+        lun = blockwire.open(sys.argv[1])
+        queue = lun.queue(depth=16)
+        for number in range(8):
+            queue.pwrite(bytes(4096), number * 4096)
+        print("going", flush=True)
+        """,
+        target.url,
+    )
+    out, err = child.communicate(timeout=30)
+    assert (out, err, child.returncode) == ("going\n", "", 0)
+    assert time.monotonic() - started < 15
+
+
+def test_a_target_that_nobody_closed_ends_with_the_interpreter() -> None:
+    child = python(
+        """
+        import blockwire
+        target = blockwire.Target("ram:1M")
+        lun = blockwire.open(target.url)
+        lun.pwrite(b"x" * 512, 0)
+        print("done", flush=True)
+        """
+    )
+    out, err = child.communicate(timeout=30)
+    assert (out, err, child.returncode) == ("done\n", "", 0)
+
+
+def test_ctrl_c_in_the_middle_of_a_copy(blockwire_target_factory, tmp_path: Path) -> None:
+    target = blockwire_target_factory("ram:64M", filters=["delay:write=50ms"])
+    source = tmp_path / "source.img"
+    source.write_bytes(os.urandom(32 << 20))
+    env = {**os.environ, "PYTHONPATH": SRC}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "blockwire", "cp", str(source), target.url, "--depth", "2"], env=env,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.5)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "is incomplete" in err
+    assert "Traceback" not in err
+    with blockwire.open(target.url) as lun:
+        assert lun.pread(512, 0) == source.read_bytes()[:512]
