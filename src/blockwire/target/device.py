@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blockwire.config.model import LunConfig, TargetConfig
+from blockwire.config.store_words import unknown_scheme
 from blockwire.dataplane.api import DataPlane, Digest, Limits, StoreInfo, StoreOp, StoreSpec
 from blockwire.dataplane.dispatch import Dispatch
-from blockwire.errors import Error
+from blockwire.errors import ConfigurationError, Error
 from blockwire.names import encode_lun
 from blockwire.negotiate.preferences import Preferences
 from blockwire.scsi.supported import TaskManagementSupport
@@ -108,18 +109,24 @@ async def open_unit(
     try:
         info: StoreInfo = await dispatch.op(plane.open_store(spec))
     except Error as error:
-        raise _dressed(error, config.lun, config.store.describe()) from error
+        raise _dressed(error, config) from error
     return LogicalUnit(device.name, config, info, host_id, revision, plane.limits().max_transfer)
 
 
-def _dressed(error: Error, lun: int, what: str) -> Error:
-    if not error.evidence:
-        error.evidence = f"LUN {lun}: {what}"
-    if not error.next:
-        error.next = "check the path, its size and its permissions"
-    error.whose = "user"
-    error.exit_code = 2
-    return error
+def _dressed(error: Error, config: LunConfig) -> Error:
+    """What opening a store failed with, as the fault in the configuration that it is, with evidence and advice."""
+    found = error
+    if not isinstance(error, ConfigurationError):
+        found = ConfigurationError(error.message, code=error.code, evidence=error.evidence, next=error.next)
+        found.errno = error.errno
+    found.evidence = found.evidence or f"LUN {config.lun}: {config.store.describe()}"
+    scheme = unknown_scheme(config.store.path)
+    if scheme is not None and isinstance(found, FileNotFoundError):
+        found.next = f"{scheme}: is no kind of store; these are: ram:SIZE, file:PATH, null:SIZE, or a path"
+    elif isinstance(found, FileNotFoundError) and config.store.size is None:
+        found.next = "create it with --size SIZE"
+    found.next = found.next or "check the path, its size and its permissions"
+    return found
 
 
 async def close_unit(unit: LogicalUnit, plane: DataPlane, dispatch: Dispatch) -> None:
