@@ -14,6 +14,9 @@ from blockwire.net import control_thread
 from blockwire.target.events import Observer
 from blockwire.target.service import Service
 
+FAREWELL_DRAIN_SECONDS = 1.0
+"""How long a target that is still open when the interpreter ends waits for its initiators."""
+
 
 class Target:
     """``with blockwire.Target("ram:1G", "disk.img") as target: target.url``.
@@ -64,7 +67,15 @@ class Target:
         """What is listened on, ports filled in."""
         self.names: list[str] = list(server.devices)
         """Target names."""
-        self._control.at_end(self._end)
+        # The control thread keeps its farewells for ever; a target that was closed must not stay with them.
+        self._kept: list[Target] = [self]
+        kept = self._kept
+
+        async def farewell() -> None:
+            for target in list(kept):
+                await target._end(FAREWELL_DRAIN_SECONDS)
+
+        self._control.at_end(farewell)
 
     @property
     def url(self) -> str:
@@ -90,10 +101,11 @@ class Target:
 
         return self._control.run(ask())
 
-    async def _end(self) -> None:
+    async def _end(self, drain_seconds: float | None = None) -> None:
         service, self._service = self._service, None
+        self._kept.clear()
         if service is not None:
-            await service.stop()
+            await service.stop(drain_seconds)
 
     def close(self) -> None:
         """Ends it in order: initiators are asked to log out, stores are flushed and closed. Idempotent."""

@@ -269,16 +269,16 @@ class TargetServer:
         }
 
     # ------------------------------------------------------------------ stopping
-    async def stop(self) -> None:
+    async def stop(self, drain_seconds: float | None = None) -> None:
         """Ends in order and within bounds: no new connections, initiators are asked to log out and waited for, then
-        what is left is closed; stores last. Idempotent."""
+        what is left is closed; stores last. Idempotent. ``drain_seconds`` replaces the configured time of waiting."""
         if self.stopping:
             await self._stopped.wait()
             return
         self.stopping = True
         try:
             self._stop_listening()
-            await self._drain(self.configuration.limits.drain_seconds)
+            await self._drain(self.configuration.limits.drain_seconds if drain_seconds is None else drain_seconds)
         finally:
             await self._close_everything()
             self._stopped.set()

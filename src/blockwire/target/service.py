@@ -80,12 +80,12 @@ class Service:
             raise
         self._server = server
 
-    async def stop(self) -> None:
+    async def stop(self, drain_seconds: float | None = None) -> None:
         """Drains, closes stores, ends the plane; idempotent."""
         server, self._server = self._server, None
         try:
             if server is not None:
-                await server.stop()
+                await server.stop(drain_seconds)
         finally:
             self._end_plane()
 
