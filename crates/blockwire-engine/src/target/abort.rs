@@ -1,0 +1,205 @@
+//! Ending tasks for task management: what was admitted is ended, what may still change the medium is waited for (RFC 7143 4.2.3.3,
+//! 4.2.3.4, 11.5).
+
+use blockwire_proto::target::{TaskKind, TaskState};
+use blockwire_proto::Slot;
+use blockwire_wire::serial;
+
+use super::context::Context;
+use super::work::Phase;
+use crate::calls::{AbortDone, AbortScope, AbortTarget};
+use crate::clock::{Nanos, SECOND};
+use crate::events::{AbortReport, SessionId};
+
+/// How long an abort waits for store operations, for data and for commands that are still to come.
+const BOUND: Nanos = 15 * SECOND;
+
+/// An abort that waits.
+pub(super) struct PendingAbort {
+    pub(super) id: u64,
+    pub(super) scope: AbortScope,
+    pub(super) report: AbortReport,
+    /// Store operations that can change the medium.
+    pub(super) operations: u32,
+    /// Tasks whose data is still to come (4.2.3.3 a).
+    pub(super) data: u32,
+    /// Commands before this CmdSN of a session still have to come (4.2.3.3 b).
+    pub(super) barrier: Option<(SessionId, u32)>,
+    pub(super) deadline: Nanos,
+    pub(super) done: Option<AbortDone>,
+}
+
+impl std::fmt::Debug for PendingAbort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PendingAbort").field("id", &self.id).field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+impl PendingAbort {
+    pub(super) fn new(id: u64, scope: AbortScope, now: Nanos, done: AbortDone) -> Self {
+        let report = AbortReport { complete: true, ..AbortReport::default() };
+        let (operations, data, deadline) = (0, 0, now + BOUND);
+        Self { id, scope, report, operations, data, barrier: None, deadline, done: Some(done) }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.operations == 0 && self.data == 0 && self.barrier.is_none()
+    }
+
+    pub(super) fn end(mut self) {
+        if let Some(done) = self.done.take() {
+            done(self.report);
+        }
+    }
+
+    /// Whether the issuing session's data is waited for: only of the session that asked, so that another initiator's stalled write
+    /// holds nobody up.
+    fn waits_for_data(&self, session: SessionId) -> bool {
+        !self.scope.fast
+            && matches!(self.scope.target, AbortTarget::TaskSet { session: s, .. } | AbortTarget::Nexus { session: s } if s == session)
+    }
+}
+
+impl Context<'_> {
+    /// Whether a task of this session falls under a scope.
+    fn is_in_scope(&self, scope: &AbortScope, slot: Slot) -> bool {
+        let Some(task) = self.session.proto.task(slot) else { return false };
+        if task.kind != TaskKind::Scsi || (scope.keep != 0 && self.session.tag(slot) == scope.keep) {
+            return false;
+        }
+        if scope.before_cmd_sn.is_some_and(|before| !serial::less_than(task.cmd_sn, before)) {
+            return false;
+        }
+        match scope.target {
+            AbortTarget::Task { session, initiator_task_tag, .. } => {
+                session == self.session.id && task.initiator_task_tag == initiator_task_tag
+            }
+            AbortTarget::TaskSet { session, lun } => session == self.session.id && task.lun == lun,
+            AbortTarget::Nexus { session } => session == self.session.id,
+            AbortTarget::LogicalUnit { store } => {
+                let lun = task.lun;
+                self.session.luns.iter().any(|l| l.lun == lun && l.handle().id == store)
+            }
+        }
+    }
+
+    /// Ends this session's part of an abort.
+    pub(super) fn abort_here(&mut self, pending: &mut PendingAbort) {
+        let slots: Vec<Slot> = self
+            .session
+            .proto
+            .tasks()
+            .filter(|(_, t)| !matches!(t.state, TaskState::Dying))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in slots {
+            if self.is_in_scope(&pending.scope, slot) {
+                self.abort_one(slot, pending);
+            }
+        }
+        if let AbortTarget::Task { session, initiator_task_tag, ref_cmd_sn: Some(number) } = pending.scope.target
+            && session == self.session.id
+            && !pending.report.found
+            && !pending.report.already_responded
+            && self.session.proto.find(initiator_task_tag).is_none()
+        {
+            // it never came: its number counts as received from now on
+            pending.report.found = self.session.proto.consume_cmd_sn(number);
+        }
+        if let Some(before) = pending.scope.before_cmd_sn {
+            let issuing = match pending.scope.target {
+                AbortTarget::Task { session, .. } | AbortTarget::TaskSet { session, .. } | AbortTarget::Nexus { session } => session,
+                AbortTarget::LogicalUnit { .. } => 0,
+            };
+            let expected = self.session.proto.numbers().exp_cmd_sn;
+            if issuing == self.session.id
+                && !matches!(pending.scope.target, AbortTarget::Task { .. })
+                && serial::less_than(expected, before)
+            {
+                pending.barrier = Some((issuing, before));
+            }
+        }
+        self.drain_events();
+    }
+
+    fn abort_one(&mut self, slot: Slot, pending: &mut PendingAbort) {
+        let Some(task) = self.session.proto.task(slot) else { return };
+        if task.state == TaskState::Responded {
+            pending.report.already_responded |= matches!(pending.scope.target, AbortTarget::Task { .. });
+            return;
+        }
+        let tag = task.initiator_task_tag;
+        let open = task.out.is_open() && !task.frozen;
+        let waits = pending.waits_for_data(self.session.id) && open && task.state == TaskState::Active;
+        pending.report.found = true;
+        pending.report.affected.push((self.session.id, tag));
+        let operation = self.session.work_of(slot).map_or(0, |w| w.operation);
+        if operation > 0 {
+            self.wait_for_operation(slot, Slot(operation - 1), pending);
+        }
+        if waits {
+            pending.data += 1;
+            let id = pending.id;
+            self.session.work_mut(slot).abort = Some(id);
+            return;
+        }
+        self.end_aborted(slot);
+    }
+
+    fn end_aborted(&mut self, slot: Slot) {
+        self.wake_task(slot);
+        if let Some(work) = self.session.work.get_mut(slot.0 as usize) {
+            work.phase = Phase::Done;
+        }
+        self.session.proto.abort_task(slot);
+        self.drain_events();
+    }
+
+    /// Takes a running operation back if it has not begun; otherwise it is waited for when it can change the medium.
+    fn wait_for_operation(&mut self, slot: Slot, at: Slot, pending: &mut PendingAbort) {
+        let Some(record) = self.shared.operations.get_mut(at) else { return };
+        let token = super::context::operation_token(self.worker, at, record.generation);
+        let lun = self.session.work[slot.0 as usize].lun;
+        if self.session.luns[lun].store().try_cancel(token) {
+            self.shared.operations.remove(at);
+            self.session.work_mut(slot).operation = 0;
+        } else if record.changes {
+            record.aborts.push(pending.id);
+            pending.operations += 1;
+        }
+    }
+
+    /// All data came of a task that an abort waits for.
+    pub(super) fn aborted_data_came(&mut self, slot: Slot) {
+        if self.session.proto.task(slot).is_some_and(|t| t.out.is_open()) {
+            return;
+        }
+        let id = self.session.work_mut(slot).abort.take();
+        self.end_aborted(slot);
+        if let Some(id) = id
+            && let Some(pending) = self.shared.aborts.iter_mut().find(|a| a.id == id)
+        {
+            pending.data -= 1;
+        }
+    }
+
+    /// A command arrives while an abort waits for the commands before its own number. True when it was ended.
+    pub(super) fn abort_latecomer(&mut self, slot: Slot) -> bool {
+        let id = self.session.id;
+        for at in 0..self.shared.aborts.len() {
+            if self.shared.aborts[at].barrier.is_none_or(|(session, _)| session != id) {
+                continue;
+            }
+            let scope = self.shared.aborts[at].scope.clone();
+            if self.is_in_scope(&scope, slot) {
+                let tag = self.session.proto.task(slot).map_or(0, |t| t.initiator_task_tag);
+                let report = &mut self.shared.aborts[at].report;
+                report.found = true;
+                report.affected.push((id, tag));
+                self.end_aborted(slot);
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,415 @@
+//! What the work on one session needs of its worker.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use blockwire_proto::target::{Finish, Residual, TargetEvent};
+use blockwire_proto::{ConnIndex, Slab, Slot};
+use blockwire_store::{CompletionSink, Op, Outcome, Submitted};
+use blockwire_wire::opcode::status;
+
+use super::abort::PendingAbort;
+use super::role::{Outlet, SendScratch};
+use super::sense::Sense;
+use super::session::Session;
+use super::work::{NOT_DIRECT, Operation, Phase, PieceMemory, copy_piece};
+use crate::buffers::Arena;
+use crate::clock::Nanos;
+use crate::counters::Counters;
+use crate::events::{Event, EventQueue, Failure, StoreId};
+use crate::sys::socket::Part;
+use crate::trace::TraceRing;
+use crate::transmit::Scratch;
+
+/// A READ that is sent from a store's memory: the bytes of the store that queued PDUs name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DirectRead {
+    store: StoreId,
+    start: u64,
+    end: u64,
+    session: u32,
+    slot: Slot,
+    live: bool,
+}
+
+/// Everything of a worker's target side that belongs to no single session.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// By index; the one being worked on is taken out.
+    pub(super) sessions: Vec<Option<Box<Session>>>,
+    /// Connection number to (session index, connection).
+    pub(super) connections: Vec<Option<(u32, ConnIndex)>>,
+    /// Numbers of connections with something to do, in turn.
+    pub(super) ready: VecDeque<u32>,
+    pub(super) operations: Slab<Operation>,
+    direct: Vec<DirectRead>,
+    direct_free: Vec<u32>,
+    direct_live: usize,
+    /// Tasks that wait for memory.
+    pub(super) hungry: VecDeque<(u32, Slot, u32)>,
+    pub(super) aborts: Vec<PendingAbort>,
+    pub(super) next_abort: u64,
+    pub(super) counters: Counters,
+    /// When a fault of a store was last told, so that a broken disk does not flood the events.
+    faults: Vec<(StoreId, Nanos)>,
+    /// Memory was freed since tasks that wait for it were looked at.
+    pub(super) freed: bool,
+    /// Earliest thing to be done by time; may be too early, never too late.
+    pub(super) deadline: Option<Nanos>,
+}
+
+impl Shared {
+    pub(super) fn due(&mut self, at: Nanos) {
+        self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
+    }
+}
+
+/// One session at work.
+pub(super) struct Context<'a> {
+    pub(super) trace: &'a mut TraceRing,
+    pub(super) scratch: &'a mut Scratch,
+    pub(super) send_scratch: &'a mut SendScratch,
+    /// Where output of the connection being served may leave at once.
+    pub(super) outlet: Option<Outlet<'a>>,
+    pub(super) session: &'a mut Session,
+    pub(super) shared: &'a mut Shared,
+    pub(super) arena: &'a mut Arena,
+    pub(super) events: &'a EventQueue,
+    pub(super) sink: &'a Arc<dyn CompletionSink>,
+    pub(super) worker: usize,
+    pub(super) now: Nanos,
+    /// Most bytes that are collected for the control plane.
+    pub(super) max_collect: u32,
+    /// The data segment of the PDU at hand, where it lies in the receive buffer: (task, offset, bytes).
+    pub(super) offered: Option<(Slot, u32, *const u8, u32)>,
+    /// Connections of this session that have to be closed when this turn of theirs is over.
+    pub(super) close: Vec<ConnIndex>,
+}
+
+impl Context<'_> {
+    /// Acts on everything the protocol has to say.
+    #[inline]
+    pub(super) fn drain_events(&mut self) {
+        while let Some(event) = self.session.proto.poll_event() {
+            match event {
+                TargetEvent::Command(slot) => self.command(slot),
+                TargetEvent::Released(slot) => self.released(slot),
+                TargetEvent::DataOut(slot) => self.data_out(slot),
+                TargetEvent::Control(slot) => self.control_request(slot),
+                TargetEvent::DigestFailure { conn, header } => {
+                    let (session, cid) = (self.session.id, self.cid(conn));
+                    self.events.push(Event::DigestFailure { session, cid, header_digest: false, header: header.0 });
+                }
+                TargetEvent::Violation { conn, what, header } => {
+                    self.shared.counters.protocol_violations += 1;
+                    let (session, cid) = (self.session.id, self.cid(conn));
+                    let what = what.to_owned();
+                    self.events.push(Event::ProtocolViolation { session, cid, what, header: header.0 });
+                }
+                TargetEvent::CloseConnection { conn } => self.close.push(conn),
+            }
+        }
+    }
+
+    pub(super) fn cid(&self, conn: ConnIndex) -> u16 {
+        self.session.ports.get(conn).map_or(0, |p| p.cid)
+    }
+
+    /// Something is to be sent on a connection, or to be looked at.
+    #[inline]
+    pub(super) fn wake(&mut self, conn: ConnIndex) {
+        let port = &mut self.session.ports[conn];
+        if !port.queued {
+            port.queued = true;
+            self.shared.ready.push_back(port.number);
+        }
+    }
+
+    /// Wakes the connection of a task.
+    pub(super) fn wake_task(&mut self, slot: Slot) {
+        if let Some(task) = self.session.proto.task(slot)
+            && !task.frozen
+        {
+            let conn = task.conn;
+            self.wake(conn);
+        }
+    }
+
+    // ------------------------------------------------------------------------------------ answers
+
+    /// Ends a SCSI task.
+    pub(super) fn finish(&mut self, slot: Slot, finish: Finish) {
+        self.session.work_mut(slot).phase = Phase::Done;
+        if self.session.proto.finish(slot, finish) {
+            self.wake_task(slot);
+        }
+    }
+
+    /// Ends a block command that went well and sends no data.
+    pub(super) fn finish_good(&mut self, slot: Slot) {
+        let residual = self.session.work_mut(slot).residual;
+        self.finish(slot, Finish::good(residual));
+    }
+
+    /// Ends a task with CHECK CONDITION. What was not moved of a read is an underflow.
+    pub(super) fn finish_sense(&mut self, slot: Slot, sense: Sense) {
+        let Some(task) = self.session.proto.task(slot) else { return };
+        let (moved, expected) = (u64::from(task.data_in.queued_to), task.expected_read());
+        let residual = if task.write { Residual::None } else { Residual::of(expected, moved.min(u64::from(expected))) };
+        let work = self.session.work_mut(slot);
+        let lun = work.uses_lun.then_some(work.lun);
+        let descriptor = lun.is_some_and(|lun| self.session.luns[lun].mapping.descriptor_sense);
+        let finish =
+            Finish { status: status::CHECK_CONDITION, sense: sense.encode(descriptor), residual, ..Finish::default() };
+        self.finish(slot, finish);
+    }
+
+    pub(super) fn finish_status(&mut self, slot: Slot, scsi_status: u8) {
+        let expected = self.session.proto.task(slot).map_or(0, |t| if t.write { 0 } else { t.expected_read() });
+        let residual = Residual::of(expected, 0);
+        self.finish(slot, Finish { status: scsi_status, residual, ..Finish::default() });
+    }
+
+    // ------------------------------------------------------------------------------------ store operations
+
+    /// Submits an operation for a task. Some: it is over. None: it goes on, and `operation_done` follows.
+    pub(super) fn submit(&mut self, slot: Slot, op: Op) -> Option<Outcome> {
+        let session = self.session.index;
+        let work = self.session.work_mut(slot);
+        let (lun, generation) = (work.lun, work.generation);
+        let changes = op.changes();
+        let record = Operation { session, slot, generation, changes, held: Vec::new(), aborts: Vec::new() };
+        let at = self.shared.operations.insert(record);
+        // The worker is in it because several workers may have operations at one store.
+        let token = operation_token(self.worker, at, generation);
+        let submitted = self.session.luns[lun].store().submit(op, token, self.sink);
+        match submitted {
+            Submitted::Done(outcome) => {
+                self.shared.operations.remove(at);
+                Some(outcome)
+            }
+            Submitted::Pending => {
+                self.session.work_mut(slot).operation = at.0 + 1;
+                None
+            }
+        }
+    }
+
+    /// Says once a second at most that a store fails.
+    pub(super) fn tell_fault(&mut self, lun: usize, error: &blockwire_store::StoreError) {
+        use blockwire_store::ErrorKind;
+        if matches!(error.kind, ErrorKind::OutOfRange | ErrorKind::ReadOnly | ErrorKind::Unsupported | ErrorKind::Invalid) {
+            return;
+        }
+        let store = self.session.luns[lun].handle().id;
+        let now = self.now;
+        match self.shared.faults.iter_mut().find(|f| f.0 == store) {
+            Some(fault) if now < fault.1 + crate::clock::SECOND => return,
+            Some(fault) => fault.1 = now,
+            None => self.shared.faults.push((store, now)),
+        }
+        let failure = Failure { errno: error.errno, ..Failure::new(fault_code(error.kind), error.to_string()) };
+        self.events.push(Event::StoreFault { store, failure });
+    }
+
+    // ------------------------------------------------------------------------------------ memory
+
+    /// A task's record is free: so is its memory, except what a running operation uses.
+    #[inline]
+    pub(super) fn released(&mut self, slot: Slot) {
+        if self.offered.is_some_and(|o| o.0 == slot) {
+            self.offered = None;
+        }
+        self.shared.freed = true;
+        let work = self.session.work_mut(slot);
+        let (operation, direct, pulling) = (work.operation, work.direct, work.pulling);
+        if !work.pieces.is_empty() {
+            work.free_pieces(self.arena);
+        }
+        if operation > 0 {
+            if let Some(record) = self.shared.operations.get_mut(Slot(operation - 1)) {
+                record.held.append(&mut work.scratch);
+                record.held.extend(work.out.drain(..).flatten());
+            }
+        } else if !work.scratch.is_empty() {
+            work.free_scratch(self.arena);
+        }
+        let out_bytes = std::mem::take(&mut work.out_bytes);
+        if !work.out.is_empty() {
+            work.free_out(self.arena);
+        }
+        let (uses_lun, lun) = (work.uses_lun, work.lun);
+        work.phase = Phase::Idle;
+        work.operation = 0;
+        work.direct = NOT_DIRECT;
+        work.uses_lun = false;
+        work.pulling = false;
+        work.hungry = false;
+        // a later task in the slot must not be taken for this one
+        work.generation = 0;
+        self.session.reserved -= out_bytes;
+        if direct != NOT_DIRECT {
+            self.unregister_direct(direct);
+        }
+        if uses_lun {
+            let lun = &mut self.session.luns[lun];
+            lun.users -= 1;
+            if !lun.held.is_empty() {
+                lun.held.retain(|s| *s != slot);
+            }
+        }
+        if pulling {
+            for port in &mut self.session.ports {
+                port.pulls.retain(|s| *s != slot);
+            }
+        }
+    }
+
+    pub(super) fn register_direct(&mut self, slot: Slot, start: u64, end: u64) {
+        let session = self.session.index;
+        let work = self.session.work_mut(slot);
+        let (lun, at) = (work.lun, work.direct);
+        if at != NOT_DIRECT {
+            self.shared.direct[at as usize].end = end;
+            return;
+        }
+        let store = self.session.luns[lun].handle().id;
+        let entry = DirectRead { store, start, end, session, slot, live: true };
+        let at = if let Some(at) = self.shared.direct_free.pop() {
+            self.shared.direct[at as usize] = entry;
+            at
+        } else {
+            self.shared.direct.push(entry);
+            self.shared.direct.len() as u32 - 1
+        };
+        self.shared.direct_live += 1;
+        self.session.work_mut(slot).direct = at;
+    }
+
+    /// The task's direct pieces are sent.
+    pub(super) fn forget_direct(&mut self, at: u32) {
+        self.unregister_direct(at);
+    }
+
+    #[inline]
+    fn unregister_direct(&mut self, at: u32) {
+        self.shared.direct[at as usize].live = false;
+        self.shared.direct_free.push(at);
+        self.shared.direct_live -= 1;
+    }
+
+    /// Before bytes `[start, end)` of a store change: READs that are being sent from them get a copy of what is not sent yet.
+    #[inline]
+    pub(super) fn about_to_change(&mut self, store: StoreId, start: u64, end: u64) {
+        if self.shared.direct_live > 0 {
+            self.copy_out(store, start, end);
+        }
+    }
+
+    fn copy_out(&mut self, store: StoreId, start: u64, end: u64) {
+        for at in 0..self.shared.direct.len() {
+            let entry = self.shared.direct[at];
+            if !entry.live || entry.store != store || entry.start >= end || start >= entry.end {
+                continue;
+            }
+            let copied = if entry.session == self.session.index {
+                copy_out_task(self.session, self.arena, entry.slot)
+            } else if let Some(session) = self.shared.sessions[entry.session as usize].as_deref_mut() {
+                copy_out_task(session, self.arena, entry.slot)
+            } else {
+                0
+            };
+            self.shared.counters.bytes_sent_by_copy += copied;
+            self.unregister_direct(at as u32);
+        }
+    }
+
+    /// Takes memory for data that is asked for, all of it or none. No session may hold more than a quarter of the arena for data to
+    /// come, so that writes whose data never comes stop nobody else.
+    pub(super) fn reserve(&mut self, slot: Slot, offset: u32, len: u32) -> bool {
+        let Some(limit) = self.session.proto.task(slot).map(blockwire_proto::target::Task::expected_write) else { return false };
+        let reserved = self.session.reserved;
+        if reserved > 0 && reserved + u64::from(len) > self.arena.capacity() as u64 / 4 {
+            return false;
+        }
+        let work = self.session.work_mut(slot);
+        let before = work.out_bytes;
+        let done = work.reserve(self.arena, offset, len, limit);
+        let after = work.out_bytes;
+        self.session.reserved = reserved + after - before;
+        done
+    }
+
+    /// A place for data that arrives.
+    pub(super) fn out_part(&mut self, slot: Slot, offset: u32, len: u32) -> Option<Part> {
+        let task = self.session.proto.task(slot)?;
+        let (limit, generation) = (task.expected_write(), task.generation);
+        let reserved = self.session.reserved;
+        let quota = self.arena.capacity() as u64 / 4;
+        let work = self.session.work_mut(slot);
+        if work.generation != generation {
+            work.begin(generation);
+        }
+        let before = work.out_bytes;
+        let part = if reserved > quota && work.received_part(self.arena, offset, 1).is_none() {
+            None
+        } else {
+            work.out_part(self.arena, offset, len, limit)
+        };
+        work.no_room |= part.is_none();
+        let after = work.out_bytes;
+        self.session.reserved = reserved + after - before;
+        part
+    }
+
+    /// Frees Data-Out memory below `offset`.
+    pub(super) fn free_out_below(&mut self, slot: Slot, offset: u64) {
+        self.shared.freed = true;
+        let work = self.session.work_mut(slot);
+        let before = work.out_bytes;
+        work.free_out_below(self.arena, offset);
+        let after = work.out_bytes;
+        self.session.reserved -= before - after;
+    }
+
+    /// Has a task looked at again when there is memory.
+    pub(super) fn wait_for_memory(&mut self, slot: Slot) {
+        let index = self.session.index;
+        let work = self.session.work_mut(slot);
+        if !std::mem::replace(&mut work.hungry, true) {
+            let generation = work.generation;
+            self.shared.hungry.push_back((index, slot, generation));
+        }
+    }
+}
+
+/// Replaces the direct pieces of a task by copies; returns the bytes copied.
+pub(super) fn copy_out_task(session: &mut Session, arena: &mut Arena, slot: Slot) -> u64 {
+    let mut copied = 0;
+    let work = session.work_mut(slot);
+    work.direct = NOT_DIRECT;
+    for piece in &mut work.pieces {
+        if let PieceMemory::Direct(base) = piece.memory {
+            piece.memory = copy_piece(arena, base, piece.len);
+            copied += u64::from(piece.len);
+        }
+    }
+    copied
+}
+
+/// Token of a store operation: worker, generation (24 bits) and index.
+pub(super) fn operation_token(worker: usize, at: Slot, generation: u32) -> u64 {
+    ((worker as u64 & 0xff) << 56) | (u64::from(generation & 0x00ff_ffff) << 32) | u64::from(at.0)
+}
+
+fn fault_code(kind: blockwire_store::ErrorKind) -> &'static str {
+    use blockwire_store::ErrorKind;
+    match kind {
+        ErrorKind::NoSpace => "store.no-space",
+        ErrorKind::Medium => "store.medium-error",
+        ErrorKind::Offline => "store.offline",
+        ErrorKind::Changed => "store.changed",
+        ErrorKind::Corrupt => "store.corrupt",
+        _ => "store.io-error",
+    }
+}

@@ -1,0 +1,214 @@
+//! READs: pulled by the socket, in pieces, straight from a RAM store's memory where that is stable.
+
+use blockwire_proto::target::{Finish, Rebound};
+use blockwire_proto::{ConnIndex, Endpoint, Slot};
+use blockwire_store::{IoVec, IoVecs, Op, Outcome};
+
+use super::context::Context;
+use super::sense::Sense;
+use super::work::{NOT_DIRECT, PIECE, Phase, Piece, PieceMemory, StoreBytes};
+
+/// READs are executed while less than this is unsent on their connection, bytes.
+const PULL_MARK: usize = 512 * 1024;
+
+/// What came of trying to queue more of a READ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pulled {
+    /// All of it is queued, or it ended with an error.
+    Finished,
+    /// A piece is queued; there is more.
+    More,
+    /// A store operation or memory is waited for.
+    Waiting,
+}
+
+impl Context<'_> {
+    /// A READ that passed its checks.
+    #[inline]
+    pub(super) fn start_read(&mut self, slot: Slot) {
+        let Some(task) = self.session.proto.task(slot) else { return };
+        if task.frozen {
+            return; // goes on after its reassignment
+        }
+        let conn = task.conn;
+        self.wake(conn);
+        if !self.session.ports[conn].pulls.is_empty() {
+            self.session.work_mut(slot).pulling = true;
+            self.session.ports[conn].pulls.push_back(slot);
+            return;
+        }
+        while self.session.proto.send_queue(conn).unsent_bytes() < PULL_MARK {
+            match self.pull_piece(slot, conn) {
+                Pulled::Finished => return,
+                Pulled::More => {}
+                Pulled::Waiting => break,
+            }
+        }
+        self.session.work_mut(slot).pulling = true;
+        self.session.ports[conn].pulls.push_back(slot);
+    }
+
+    /// The socket took something: queues more of the READs that wait for that.
+    pub(super) fn pull(&mut self, conn: ConnIndex) {
+        let mut index = 0;
+        while self.session.proto.send_queue(conn).unsent_bytes() < PULL_MARK {
+            // a READ that waits for its store does not hold up those behind it
+            let Some(&slot) = self.session.ports[conn].pulls.get(index) else { return };
+            match self.pull_piece(slot, conn) {
+                Pulled::Finished => {
+                    self.session.work_mut(slot).pulling = false;
+                    self.session.ports[conn].pulls.remove(index);
+                }
+                Pulled::More => {}
+                Pulled::Waiting => index += 1,
+            }
+        }
+    }
+
+    fn pull_piece(&mut self, slot: Slot, conn: ConnIndex) -> Pulled {
+        let segment = self.session.proto.connection(conn).map_or(PIECE, |c| c.params.max_send_data_segment_length);
+        let digest = self.session.ports[conn].data_digest;
+        let retains = self.session.retains;
+        let Some(work) = self.session.work.get_mut(slot.0 as usize) else { return Pulled::Finished };
+        if work.phase != Phase::Read || work.abort.is_some() {
+            return Pulled::Finished;
+        }
+        if work.operation > 0 {
+            return Pulled::Waiting;
+        }
+        let (from, total, start) = (work.done as u32, work.total, work.start);
+        let lun = work.lun;
+        // whole segments, so that a piece's end makes no short PDU in the middle
+        let whole = if segment >= PIECE { PIECE } else { PIECE - PIECE % segment };
+        let len = (total - from).min(whole);
+        let offset = start + u64::from(from);
+        let unit = &self.session.luns[lun];
+        if unit.closed {
+            self.finish_sense(slot, Sense::NotReady);
+            return Pulled::Finished;
+        }
+        if !retains && !digest && unit.handle().is_exclusive_to(self.worker)
+            && let Some(mapping) = unit.store().mapping()
+            && offset + u64::from(len) <= mapping.len as u64
+        {
+            // SAFETY: the range lies in the mapping, which stays while the store is open; changes and the closing of the store copy
+            // this piece out first.
+            let base = StoreBytes(unsafe { mapping.base.as_ptr().add(offset as usize) }.cast_const());
+            self.session.work[slot.0 as usize].pieces.push(Piece { offset: from, len, memory: PieceMemory::Direct(base) });
+            self.register_direct(slot, start, offset + u64::from(len));
+            self.shared.counters.bytes_sent_from_store += u64::from(len);
+            return self.queue_piece(slot, from, len);
+        }
+        let work = &mut self.session.work[slot.0 as usize];
+        if !self.arena.allocate_list(len as usize, &mut work.scratch) {
+            self.wait_for_memory(slot);
+            return Pulled::Waiting;
+        }
+        work.running_to = u64::from(from + len);
+        let mut dst = IoVecs::new();
+        for extent in &work.scratch {
+            // SAFETY: the extent is held by the task (or by the operation, should the task end) until the completion.
+            dst.push(unsafe { IoVec::new(self.arena.pointer(*extent), extent.len as usize) });
+        }
+        match self.submit(slot, Op::Read { offset, dst }) {
+            Some(outcome) => self.read_piece_done(slot, outcome),
+            None => Pulled::Waiting,
+        }
+    }
+
+    fn read_piece_done(&mut self, slot: Slot, outcome: Outcome) -> Pulled {
+        let work = self.session.work_mut(slot);
+        let (from, to, lun, start) = (work.done as u32, work.running_to as u32, work.lun, work.start);
+        if let Err(error) = outcome {
+            work.free_scratch(self.arena);
+            self.tell_fault(lun, &error);
+            let lba = (start + u64::from(from)) / u64::from(self.session.luns[lun].mapping.block_size.max(1));
+            self.finish_sense(slot, Sense::of_store(&error, false, lba));
+            return Pulled::Finished;
+        }
+        work.scratch_into_piece(from, to - from);
+        self.shared.counters.bytes_sent_by_copy += u64::from(to - from);
+        self.queue_piece(slot, from, to - from)
+    }
+
+    #[inline]
+    fn queue_piece(&mut self, slot: Slot, from: u32, len: u32) -> Pulled {
+        let work = self.session.work_mut(slot);
+        work.done = u64::from(from + len);
+        let last = from + len == work.total;
+        let finish = last.then(|| Finish::good(work.residual));
+        if last {
+            work.phase = Phase::Done;
+        }
+        self.session.proto.send_data(slot, from, len, last, finish);
+        if last { Pulled::Finished } else { Pulled::More }
+    }
+
+    /// The store answered a READ.
+    pub(super) fn read_done(&mut self, slot: Slot, outcome: Outcome) {
+        let Some(task) = self.session.proto.task(slot) else { return };
+        let (conn, frozen) = (task.conn, task.frozen);
+        if frozen {
+            // the piece is kept; it is queued after the reassignment
+            let work = self.session.work_mut(slot);
+            work.free_scratch(self.arena);
+            return;
+        }
+        let pulled = self.read_piece_done(slot, outcome);
+        if pulled == Pulled::Finished {
+            self.session.work_mut(slot).pulling = false;
+            self.session.ports[conn].pulls.retain(|s| *s != slot);
+        }
+        self.wake(conn);
+    }
+
+    /// Data-In PDUs up to `end` left: their pieces are free, unless they are kept for retransmission.
+    pub(super) fn data_sent(&mut self, slot: Slot, end: u32) {
+        if self.session.retains {
+            return;
+        }
+        let Some(work) = self.session.work.get_mut(slot.0 as usize) else { return };
+        while let Some(first) = work.pieces.first()
+            && first.offset + first.len <= end
+        {
+            work.pieces.remove(0).free(self.arena);
+            self.shared.freed = true;
+        }
+        if work.pieces.is_empty() && work.direct != NOT_DIRECT {
+            let direct = std::mem::replace(&mut work.direct, NOT_DIRECT);
+            self.forget_direct(direct);
+        }
+    }
+
+    /// Goes on with a task that was moved to another connection.
+    pub(super) fn rebound(&mut self, slot: Slot, conn: ConnIndex, what: Rebound) {
+        self.wake(conn);
+        match what {
+            Rebound::Answered => {}
+            Rebound::SendDataFrom(offset) => {
+                let finish = self.session.proto.take_finish(slot);
+                let work = self.session.work_mut(slot);
+                let (done, total) = (work.done as u32, work.total);
+                let kept = done.max(offset);
+                if done >= total || finish.is_some() {
+                    self.session.proto.send_data(slot, offset, kept - offset, true, finish);
+                    return;
+                }
+                self.session.proto.send_data(slot, offset, kept - offset, false, None);
+                if self.session.work_mut(slot).phase == Phase::Read {
+                    self.start_read(slot);
+                }
+            }
+            Rebound::GoesOn => {
+                let work = self.session.work_mut(slot);
+                work.solicited_to = 0;
+                match work.phase {
+                    Phase::Read => self.start_read(slot),
+                    Phase::Run => self.step(slot),
+                    Phase::Collect(length) => self.collect(slot, length),
+                    _ => {}
+                }
+            }
+        }
+    }
+}

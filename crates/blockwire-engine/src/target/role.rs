@@ -1,0 +1,147 @@
+//! A session as the receive loop and the send path need it.
+
+use blockwire_proto::target::TargetSession;
+use blockwire_proto::{ConnIndex, Direction, Endpoint, Fatal, Payload, Slot};
+
+use super::context::Context;
+use super::work::Work;
+use crate::buffers::Arena;
+use crate::clock::Nanos;
+use crate::receive::Role;
+use crate::sys::socket::Part;
+use crate::trace::{TraceEntry, TraceRing};
+use crate::transmit::{BATCH_BYTES, Resolve, Sent, TransmitContext, transmit};
+use crate::transport::Transport;
+
+/// What it takes to send while receiving goes on.
+pub(super) struct Outlet<'a> {
+    pub(super) transport: &'a Transport,
+    pub(super) conn: ConnIndex,
+    /// The transport takes no more for now.
+    pub(super) blocked: bool,
+}
+
+/// A PDU that left, as far as its task is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    slot: Option<Slot>,
+    mark: u32,
+    /// End of its Data-In in the task's transfer; 0 for none.
+    end: u32,
+}
+
+/// Scratch memory of the send path, kept between turns.
+#[derive(Debug, Default)]
+pub(super) struct SendScratch {
+    pub(super) left: Vec<Left>,
+}
+
+struct Memory<'a> {
+    work: &'a [Work],
+    arena: &'a Arena,
+}
+
+impl Resolve for Memory<'_> {
+    #[inline]
+    fn payload(&self, slot: Slot, _direction: Direction, offset: u32, len: u32) -> Part {
+        let pieces = &self.work[slot.0 as usize].pieces;
+        let piece = pieces
+            .iter()
+            .find(|p| p.offset <= offset && offset - p.offset < p.len)
+            .expect("queued data stays in place until it is sent");
+        piece.part(self.arena, offset, len)
+    }
+}
+
+impl Role for Context<'_> {
+    type Endpoint = TargetSession;
+
+    #[inline]
+    fn endpoint(&mut self) -> &mut TargetSession {
+        &mut self.session.proto
+    }
+
+    fn place(&mut self, slot: Slot, _direction: Direction, offset: u32, len: u32) -> Option<Part> {
+        // a task that ended in the middle of a PDU has no place any more
+        let task = self.session.proto.task(slot)?;
+        if task.state == blockwire_proto::target::TaskState::Dying {
+            return None;
+        }
+        self.out_part(slot, offset, len)
+    }
+
+    #[inline]
+    fn offer(&mut self, slot: Slot, _direction: Direction, offset: u32, bytes: &[u8]) -> bool {
+        self.offered = Some((slot, offset, bytes.as_ptr(), bytes.len() as u32));
+        true
+    }
+
+    #[inline]
+    fn seen(&mut self, conn: ConnIndex, now: Nanos) {
+        let bhs = *self.session.proto.deframer(conn).bhs();
+        let cid = self.session.ports[conn].cid;
+        self.trace.record(TraceEntry { time: now, session: self.session.id, cid, sent: false, bhs });
+    }
+
+    #[inline]
+    fn after_pdu(&mut self, conn: ConnIndex, _now: Nanos) -> Result<(), Fatal> {
+        self.drain_events();
+        if let Some((slot, ..)) = self.offered {
+            self.keep_offered(slot);
+            self.offered = None;
+        }
+        // both ends work at the same time: what is ready leaves while the rest of the input is looked at
+        if self.session.proto.send_queue(conn).unsent_bytes() >= BATCH_BYTES {
+            self.send_batch(conn);
+        }
+        Ok(())
+    }
+}
+
+impl Context<'_> {
+    fn send_batch(&mut self, conn: ConnIndex) {
+        let Some(outlet) = &mut self.outlet else { return };
+        if outlet.conn != conn || outlet.blocked {
+            return;
+        }
+        let transport = outlet.transport;
+        let sent = self.send(conn, transport, BATCH_BYTES);
+        if let Some(outlet) = &mut self.outlet {
+            // a failure shows again at the end of the turn
+            outlet.blocked = matches!(sent, Sent::Full | Sent::Failed(_));
+        }
+    }
+
+    /// Sends what is queued, up to `budget` bytes.
+    pub(super) fn send(&mut self, conn: ConnIndex, transport: &Transport, budget: usize) -> Sent {
+        let mut left = std::mem::take(&mut self.send_scratch.left);
+        let memory = Memory { work: &self.session.work, arena: self.arena };
+        let queue = self.session.proto.send_queue(conn);
+        let mut cx =
+            TransmitContext { transport, scratch: self.scratch, counters: &mut self.shared.counters, budget };
+        let (now, session, cid) = (self.now, self.session.id, self.session.ports[conn].cid);
+        let trace: &mut TraceRing = self.trace;
+        let sent = transmit(queue, &memory, &mut cx, |pdu| {
+            trace.record(TraceEntry { time: now, session, cid, sent: true, bhs: pdu.bhs() });
+            let end = match pdu.payload {
+                Payload::Task { offset, len, .. } => offset + len,
+                _ => 0,
+            };
+            left.push(Left { slot: pdu.slot, mark: pdu.mark, end });
+        });
+        for gone in &left {
+            if gone.end > 0
+                && gone.mark == blockwire_proto::target::SendMark::DATA
+                && let Some(slot) = gone.slot
+            {
+                self.data_sent(slot, gone.end);
+            }
+            self.session.proto.sent_mark(conn, gone.slot, gone.mark);
+        }
+        left.clear();
+        self.send_scratch.left = left;
+        self.drain_events();
+        sent
+    }
+}
+

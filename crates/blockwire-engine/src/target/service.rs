@@ -1,0 +1,454 @@
+//! A worker's turn: what is ready is received, worked on and sent, within bounds and in turn.
+
+use std::io;
+
+use blockwire_proto::{ConnIndex, Endpoint, Fatal, FatalCode, Slot};
+use blockwire_store::Outcome;
+
+use super::TargetSide;
+use super::commands::Block;
+use super::context::Context;
+use super::role::Outlet;
+use super::session::Link;
+use super::work::Phase;
+use crate::calls::ReleaseMode;
+use crate::clock::Nanos;
+use crate::core::Core;
+use crate::events::Event;
+use crate::receive::{ReceiveContext, Received, receive};
+use crate::sys::epoll::{Interest, Ready};
+use crate::transmit::Sent;
+
+/// Bytes that one connection may bring in and take out in one turn, when others wait.
+const BUDGET_IN: usize = 256 * 1024;
+const BUDGET_OUT: usize = 512 * 1024;
+/// Turns that a connection which is alone gets before the worker looks around.
+const ALONE: usize = 8;
+
+/// Why a connection is over.
+pub(super) enum Ended {
+    ByPeer,
+    Failed(io::Error),
+    Fatal(Fatal),
+}
+
+impl TargetSide {
+    /// A connection's descriptor is ready.
+    pub fn ready(&mut self, _core: &mut Core, number: u32, event: Ready) {
+        let Some(Some((index, conn))) = self.shared.connections.get(number as usize).copied() else { return };
+        let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { return };
+        if let Some(Some(link)) = session.links.get_mut(conn) {
+            link.readable |= event.readable || event.hangup;
+            if event.writable || event.hangup {
+                link.blocked = false;
+            }
+        }
+        let port = &mut session.ports[conn];
+        if !port.queued {
+            port.queued = true;
+            self.shared.ready.push_back(number);
+        }
+    }
+
+    /// Serves every connection that is ready once; true when there is more to do at once.
+    pub fn run(&mut self, core: &mut Core) -> bool {
+        let waiting = self.shared.ready.len();
+        let alone = waiting == 1;
+        for _ in 0..waiting {
+            let Some(number) = self.shared.ready.pop_front() else { break };
+            for _ in 0..if alone { ALONE } else { 1 } {
+                let more = self.serve(core, number);
+                if !more || core.mailbox.pending() {
+                    break;
+                }
+                // alone: it goes on without another look at the others
+                if self.shared.ready.front() != Some(&number) || self.shared.ready.len() > 1 || !alone {
+                    break;
+                }
+                self.shared.ready.pop_front();
+            }
+        }
+        if self.shared.freed && !self.shared.hungry.is_empty() {
+            self.feed_hungry(core);
+        }
+        self.shared.freed = false;
+        if !self.shared.aborts.is_empty() {
+            self.settle_aborts();
+        }
+        core.counters.add(&self.shared.counters);
+        self.shared.counters = crate::counters::Counters::default();
+        !self.shared.ready.is_empty()
+    }
+
+    /// One turn of one connection; true when it wants another at once (it is in the list again).
+    fn serve(&mut self, core: &mut Core, number: u32) -> bool {
+        let Some(Some((index, conn))) = self.shared.connections.get(number as usize).copied() else { return false };
+        let Some(sink) = self.sink.as_ref() else { return false };
+        let Some(mut session) = self.shared.sessions[index as usize].take() else { return false };
+        session.ports[conn].queued = false;
+        let Some(mut link) = session.links[conn].take() else {
+            self.shared.sessions[index as usize] = Some(session);
+            return false;
+        };
+        let Link { transport, receive: state, readable, blocked, interest } = &mut *link;
+        let mut ended = None;
+        let mut more = false;
+        let mut cx = Context {
+            trace: &mut core.trace,
+            scratch: &mut core.scratch,
+            send_scratch: &mut self.send_scratch,
+            outlet: Some(Outlet { transport, conn, blocked: *blocked }),
+            session: &mut session,
+            shared: &mut self.shared,
+            arena: &mut core.arena,
+            events: &core.events,
+            sink,
+            worker: core.index,
+            now: core.now,
+            max_collect: self.max_transfer,
+            offered: None,
+            close: Vec::new(),
+        };
+        if *readable && !cx.session.ports[conn].closing {
+            let mut receiving = ReceiveContext {
+                transport,
+                buffer: &mut core.receive_buffer,
+                counters: &mut core.counters,
+                now: core.now,
+                budget: BUDGET_IN,
+                wait: false,
+            };
+            match receive(&mut cx, conn, state, &mut receiving) {
+                Received::Drained => *readable = false,
+                Received::Budget => more = true,
+                Received::Closed => ended = Some(Ended::ByPeer),
+                Received::Failed(error) => ended = Some(Ended::Failed(error)),
+                Received::Fatal(fatal) => ended = Some(Ended::Fatal(fatal)),
+            }
+            cx.drain_events();
+        }
+        *blocked = cx.outlet.as_ref().is_some_and(|o| o.blocked);
+        if ended.is_none() || matches!(ended, Some(Ended::Fatal(_))) {
+            let mut sent_bytes = 0;
+            while !*blocked {
+                cx.pull(conn);
+                let before = cx.session.proto.send_queue(conn).unsent_bytes();
+                if before == 0 {
+                    break;
+                }
+                match cx.send(conn, transport, BUDGET_OUT) {
+                    Sent::Full => *blocked = true,
+                    Sent::Failed(error) => {
+                        ended.get_or_insert(Ended::Failed(error));
+                        break;
+                    }
+                    Sent::All | Sent::Budget => {}
+                }
+                sent_bytes += before.saturating_sub(cx.session.proto.send_queue(conn).unsent_bytes());
+                if sent_bytes >= BUDGET_OUT {
+                    more = true;
+                    break;
+                }
+            }
+            cx.pull(conn);
+        }
+        for closing in std::mem::take(&mut cx.close) {
+            cx.session.ports[closing].closing = true;
+            if closing != conn {
+                cx.wake(closing);
+            }
+        }
+        let over = cx.session.ports[conn].closing;
+        if more && ended.is_none() {
+            cx.wake(conn);
+        }
+        let wanted = if *blocked { Interest::READ_WRITE } else { Interest::READ };
+        if wanted != *interest
+            && let (Some(epoll), Some(fd)) = (&core.epoll, transport.fd())
+            && epoll.modify(fd, crate::core::key::TARGET | u64::from(number), wanted).is_ok()
+        {
+            *interest = wanted;
+        }
+        session.publish_numbers();
+        session.links[conn] = Some(link);
+        self.shared.sessions[index as usize] = Some(session);
+        if over {
+            self.close_connection(core, index, conn);
+            return false;
+        }
+        if let Some(ended) = ended {
+            self.lose_connection(core, index, conn, &ended);
+            return false;
+        }
+        more
+    }
+
+    /// A connection ended as it was asked to.
+    fn close_connection(&mut self, core: &mut Core, index: u32, conn: ConnIndex) {
+        let Some(session) = self.shared.sessions[index as usize].as_deref() else { return };
+        let (id, cid) = (session.id, session.ports[conn].cid);
+        self.take_connection(core, index, conn, ReleaseMode::Terminate);
+        core.events.push(Event::ConnectionClosed { session: id, cid });
+    }
+
+    /// A connection ended without being asked to: its tasks end with it, or wait for reassignment at level 2.
+    pub(super) fn lose_connection(&mut self, core: &mut Core, index: u32, conn: ConnIndex, why: &Ended) {
+        let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { return };
+        let (id, cid) = (session.id, session.ports[conn].cid);
+        let (code, evidence, errno) = match why {
+            Ended::ByPeer => ("closed-by-peer", String::new(), 0),
+            Ended::Failed(error) => {
+                let reset = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+                let code = if reset { "reset" } else { "io-error" };
+                (code, error.to_string(), error.raw_os_error().unwrap_or(0))
+            }
+            Ended::Fatal(fatal) => {
+                let header = session.proto.deframer(conn).bhs().0;
+                let code = match fatal.code {
+                    FatalCode::HeaderDigest => {
+                        core.events.push(Event::DigestFailure { session: id, cid, header_digest: true, header });
+                        "header-digest"
+                    }
+                    FatalCode::KeepAliveTimeout => "keep-alive-timeout",
+                    FatalCode::ProtocolViolation | FatalCode::DataDigest | FatalCode::SequenceGap => {
+                        let what = fatal.what.to_owned();
+                        self.shared.counters.protocol_violations += 1;
+                        core.events.push(Event::ProtocolViolation { session: id, cid, what, header });
+                        "protocol-violation"
+                    }
+                };
+                (code, fatal.what.to_owned(), 0)
+            }
+        };
+        let frozen = session.proto.params().error_recovery_level >= 2;
+        let mode = if frozen { ReleaseMode::Freeze } else { ReleaseMode::Terminate };
+        self.take_connection(core, index, conn, mode);
+        self.settle_aborts();
+        core.events.push(Event::ConnectionLost { session: id, cid, code, evidence, errno });
+    }
+
+    /// Store operations ended.
+    pub fn completions(&mut self, core: &mut Core, batch: &mut Vec<(u64, Outcome)>) {
+        for (token, outcome) in batch.drain(..) {
+            let at = Slot(token as u32);
+            let generation = (token >> 32) as u32 & 0x00ff_ffff;
+            let matches = self.shared.operations.get(at).is_some_and(|o| o.generation & 0x00ff_ffff == generation);
+            if !matches {
+                continue;
+            }
+            let Some(operation) = self.shared.operations.remove(at) else { continue };
+            for extent in operation.held {
+                core.arena.release(extent);
+                self.shared.freed = true;
+            }
+            for id in &operation.aborts {
+                if let Some(pending) = self.shared.aborts.iter_mut().find(|a| a.id == *id) {
+                    pending.operations -= 1;
+                }
+            }
+            let (slot, generation) = (operation.slot, operation.generation);
+            self.with_session(core, operation.session, |cx| cx.operation_done(slot, generation, outcome));
+        }
+        self.settle_aborts();
+    }
+
+    /// Ends the aborts that wait for nothing any more.
+    pub(super) fn settle_aborts(&mut self) {
+        let mut at = 0;
+        while at < self.shared.aborts.len() {
+            let pending = &mut self.shared.aborts[at];
+            if let Some((session, before)) = pending.barrier {
+                let passed = self.index.get(&session).is_none_or(|index| {
+                    self.shared.sessions[*index as usize].as_deref().is_none_or(|s| {
+                        blockwire_wire::serial::less_or_equal(before, s.proto.numbers().exp_cmd_sn)
+                    })
+                });
+                if passed {
+                    pending.barrier = None;
+                }
+            }
+            if pending.data > 0 {
+                // tasks may have ended with their connection
+                let id = pending.id;
+                let left = self
+                    .shared
+                    .sessions
+                    .iter()
+                    .flatten()
+                    .flat_map(|s| s.work.iter())
+                    .filter(|w| w.abort == Some(id) && w.generation != 0)
+                    .count();
+                pending.data = left as u32;
+            }
+            if pending.is_over() {
+                self.shared.aborts.remove(at).end();
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Tasks that waited for memory.
+    fn feed_hungry(&mut self, core: &mut Core) {
+        for _ in 0..self.shared.hungry.len() {
+            let Some((index, slot, generation)) = self.shared.hungry.pop_front() else { break };
+            self.with_session(core, index, |cx| {
+                if cx.session.work_of(slot).is_none_or(|w| w.generation != generation || !w.hungry) {
+                    return;
+                }
+                let work = cx.session.work_mut(slot);
+                work.hungry = false;
+                match work.phase {
+                    Phase::Run => cx.step(slot),
+                    Phase::Collect(length) => cx.collect(slot, length),
+                    _ => {}
+                }
+                cx.wake_task(slot);
+            });
+        }
+    }
+
+    /// When something is to be done by time at the earliest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.shared.deadline
+    }
+
+    /// Keep-alives and bounds of aborts.
+    pub fn tick(&mut self, core: &mut Core) {
+        let now = core.now;
+        let mut next: Option<Nanos> = None;
+        let live: Vec<(u32, ConnIndex)> = self.shared.connections.iter().flatten().copied().collect();
+        for (index, conn) in live {
+            let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { continue };
+            let ticked = session.proto.tick(conn, now);
+            if let Some(at) = session.proto.deadline(conn) {
+                next = Some(next.map_or(at, |n| n.min(at)));
+            }
+            let wants = !session.proto.send_queue(conn).is_empty();
+            if let Err(fatal) = ticked {
+                self.lose_connection(core, index, conn, &Ended::Fatal(fatal));
+            } else if wants {
+                self.with_session(core, index, |cx| cx.wake(conn));
+            }
+        }
+        let mut at = 0;
+        while at < self.shared.aborts.len() {
+            if self.shared.aborts[at].deadline <= now {
+                let mut pending = self.shared.aborts.remove(at);
+                // a store operation that neither ends nor can be cancelled: never called complete
+                pending.report.complete = pending.operations == 0;
+                self.end_waiting_tasks(core, pending.id);
+                pending.end();
+            } else {
+                let deadline = self.shared.aborts[at].deadline;
+                next = Some(next.map_or(deadline, |n| n.min(deadline)));
+                at += 1;
+            }
+        }
+        self.shared.deadline = next;
+    }
+
+    fn end_waiting_tasks(&mut self, core: &mut Core, id: u64) {
+        let indexes: Vec<u32> = self.index.values().copied().collect();
+        for index in indexes {
+            self.with_session(core, index, |cx| {
+                for at in 0..cx.session.work.len() {
+                    if cx.session.work[at].abort == Some(id) && cx.session.work[at].generation != 0 {
+                        cx.session.work[at].abort = None;
+                        cx.session.proto.abort_task(Slot(at as u32));
+                        cx.drain_events();
+                    }
+                }
+            });
+        }
+    }
+
+    /// Asks memory transports for input and room; true when there was some.
+    pub fn poll_memory(&mut self, core: &mut Core) -> bool {
+        let mut moved = false;
+        for number in 0..self.shared.connections.len() {
+            let Some((index, conn)) = self.shared.connections[number] else { continue };
+            let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { continue };
+            let Some(Some(link)) = session.links.get_mut(conn) else { continue };
+            if link.transport.fd().is_some() {
+                continue;
+            }
+            let readable = link.transport.memory_readable();
+            let before = session.proto.send_queue(conn).unsent_bytes();
+            if !readable && before == 0 {
+                continue;
+            }
+            link.readable = readable;
+            link.blocked = false;
+            self.shared.ready.retain(|n| *n != number as u32);
+            self.serve(core, number as u32);
+            let after = self.shared.sessions[index as usize]
+                .as_deref_mut()
+                .filter(|s| s.links.get(conn).is_some_and(Option::is_some))
+                .map_or(0, |s| s.proto.send_queue(conn).unsent_bytes());
+            moved |= readable || after != before;
+        }
+        moved
+    }
+
+    /// Counters of sessions and connections.
+    pub fn statistics(&self, out: &mut Vec<(String, Vec<(&'static str, u64)>)>) {
+        for session in self.shared.sessions.iter().flatten() {
+            let numbers = session.proto.numbers();
+            let tasks = session.proto.tasks().count() as u64;
+            let connections = session.links.iter().flatten().count() as u64;
+            out.push((
+                format!("sessions.{}", session.id),
+                vec![
+                    ("exp_cmd_sn", u64::from(numbers.exp_cmd_sn)),
+                    ("max_cmd_sn", u64::from(numbers.max_cmd_sn)),
+                    ("tasks", tasks),
+                    ("connections", connections),
+                    ("reserved_bytes", session.reserved),
+                ],
+            ));
+            for (conn, link) in session.links.iter().enumerate() {
+                let Some(link) = link else { continue };
+                let mut list = Vec::new();
+                if let Some(connection) = session.proto.connection(conn) {
+                    list.push(("stat_sn", u64::from(connection.stat_sn())));
+                    list.push(("exp_stat_sn", u64::from(connection.exp_stat_sn())));
+                }
+                if let Some(info) = link.transport.tcp_info() {
+                    list.push(("rtt_us", u64::from(info.rtt_us)));
+                    list.push(("rtt_variance_us", u64::from(info.rtt_variance_us)));
+                    list.push(("congestion_window", u64::from(info.congestion_window)));
+                    list.push(("retransmits", u64::from(info.retransmits)));
+                    list.push(("unacked", u64::from(info.unacked)));
+                    list.push(("segment_size", u64::from(info.segment_size)));
+                }
+                out.push((format!("connections.{}.{}", session.id, session.ports[conn].cid), list));
+            }
+        }
+    }
+
+    /// Drops every connection. Store operations that are out keep their memory until they end.
+    pub fn shut_down(&mut self, core: &mut Core) {
+        let ids: Vec<_> = self.index.keys().copied().collect();
+        for id in ids {
+            let _ = self.close_session(core, id); // it was just seen
+        }
+        for pending in std::mem::take(&mut self.shared.aborts) {
+            pending.end();
+        }
+    }
+}
+
+impl Context<'_> {
+    /// A store operation of a task ended.
+    fn operation_done(&mut self, slot: Slot, generation: u32, outcome: Outcome) {
+        // the task may be gone, and another one in its place
+        let Some(work) = self.session.work.get_mut(slot.0 as usize).filter(|w| w.generation == generation) else { return };
+        work.operation = 0;
+        match work.block {
+            Block::Read { .. } => self.read_done(slot, outcome),
+            _ => self.step_done(slot, outcome),
+        }
+    }
+}
