@@ -14,11 +14,11 @@ use crate::slab::Slot;
 const DATA_ACK: u8 = 2;
 
 impl Task {
-    /// Checks a DataSN or R2TSN; both share one numbering (RFC 7143 11.7.5). A target may repeat all of the data after a
-    /// reassignment (7.2.2), so then lower numbers are right too.
+    /// Checks a DataSN or R2TSN; both share one numbering (RFC 7143 11.7.5). After a reassignment the target may repeat
+    /// all of the data, and go on after numbers that were lost (7.2.2), so the first number is taken as it is.
     #[inline]
     pub(super) fn check_number(&self, number: u32, what: &'static str) -> Result<(), Fatal> {
-        if number == self.exp_data_sn || (self.replay && number < self.exp_data_sn) {
+        if number == self.exp_data_sn || self.renumber {
             return Ok(());
         }
         Err(Fatal { code: FatalCode::SequenceGap, what })
@@ -28,6 +28,7 @@ impl Task {
     #[inline]
     pub(super) fn take_number(&mut self, number: u32) {
         self.exp_data_sn = number.wrapping_add(1);
+        self.renumber = false;
     }
 }
 

@@ -13,7 +13,7 @@ use crate::slab::Slot;
 
 /// Task management responses (RFC 7143 11.6.1).
 const FUNCTION_COMPLETE: u8 = 0;
-const TASK_DOES_NOT_EXIST: u8 = 1;
+pub(super) const TASK_DOES_NOT_EXIST: u8 = 1;
 
 impl InitiatorSession {
     /// Aborts a SCSI task: one that was not sent ends at once, else ABORT TASK goes out on the task's own connection. The task

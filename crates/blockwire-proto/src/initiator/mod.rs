@@ -10,7 +10,7 @@
 //! | `response` | SCSI Response, status in Data-In, residuals |
 //! | `control` | NOP, text, logout, reject, asynchronous messages |
 //! | `manage` | task management and what it does to tasks here |
-//! | `reassign` | tasks of a lost connection: freeze, command retry, TASK REASSIGN |
+//! | `reassign` | tasks of a lost connection: freeze, TASK REASSIGN, command retry |
 
 mod control;
 mod data_in;
@@ -24,6 +24,5 @@ mod task;
 #[cfg(test)]
 mod tests;
 
-pub use reassign::Rebound;
 pub use session::{Command, Event, InitiatorSession, SubmitError};
 pub use task::Outcome;

@@ -7,22 +7,12 @@ use blockwire_wire::bhs::FINAL;
 use blockwire_wire::opcode::function;
 use blockwire_wire::{Opcode, serial};
 
+use super::manage::TASK_DOES_NOT_EXIST;
 use super::session::{Event, InitiatorSession};
 use super::task::{Kind, Outcome, Purpose, State};
 use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
-
-/// How a frozen task goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rebound {
-    /// The target never acknowledged the command: it is sent again with its CmdSN (command retry, RFC 7143 7.2.1).
-    Retried,
-    /// TASK REASSIGN is queued (7.2.2).
-    Reassigning,
-    /// The task is not frozen, the connection is not there, or no tag is free.
-    Nothing,
-}
 
 impl InitiatorSession {
     /// Forgets a connection. With `freeze` its SCSI tasks are kept for `rebind`, otherwise they end. Control requests end
@@ -81,20 +71,14 @@ impl InitiatorSession {
         slots
     }
 
-    /// Continues a frozen task on `conn`. The old connection must have been logged out (RFC 7143 7.2.2).
-    pub fn rebind(&mut self, slot: Slot, conn: ConnIndex) -> Rebound {
+    /// Continues a frozen task on `conn` with TASK REASSIGN. The old connection must have been logged out (RFC 7143 7.2.2).
+    /// When the target answers that it never had the task, the command is sent again with its CmdSN (7.2.1). False: the
+    /// task is not frozen, the connection is not there, or no tag is free.
+    pub fn rebind(&mut self, slot: Slot, conn: ConnIndex) -> bool {
         if self.tasks[slot].state != State::Frozen || !matches!(self.connections.get(conn), Some(Some(_))) {
-            return Rebound::Nothing;
+            return false;
         }
         let task = &self.tasks[slot];
-        let acknowledged = serial::less_than(task.bhs.cmd_sn(), self.exp_cmd_sn);
-        if !task.bhs.is_immediate() && !acknowledged {
-            self.queue_request(slot, conn);
-            if self.tasks[slot].aborting {
-                self.send_abort(slot);
-            }
-            return Rebound::Retried;
-        }
         let tag = task.tag();
         // what lies before the next number arrived and is acknowledged with this (11.5.6)
         let number = if task.read_len > 0 { task.exp_data_sn } else { 0 };
@@ -102,7 +86,7 @@ impl InitiatorSession {
         bhs.set_referenced_task_tag(tag);
         bhs.set_exp_data_sn(number);
         let Some(request) = self.own_request(conn, &mut bhs, Kind::TaskManagement, Purpose::Reassign(tag)) else {
-            return Rebound::Nothing;
+            return false;
         };
         self.connection(conn).queue.push(bhs, Payload::None, Some(request), 0);
         let connection = self.connection(conn);
@@ -110,7 +94,7 @@ impl InitiatorSession {
         let task = &mut self.tasks[slot];
         task.state = State::Reassigning;
         task.conn = conn;
-        Rebound::Reassigning
+        true
     }
 
     /// The target took the task over: data, R2Ts and status come on the new connection from here on.
@@ -122,6 +106,7 @@ impl InitiatorSession {
         }
         task.state = State::Active;
         task.replay = true;
+        task.renumber = true;
         task.sequence_bytes = 0;
         if task.aborting {
             self.send_abort(slot);
@@ -130,8 +115,17 @@ impl InitiatorSession {
 
     pub(super) fn reassign_refused(&mut self, tag: u32, response: u8) {
         if let Some(slot) = self.tasks.find(tag) {
-            let context = self.tasks[slot].context;
             self.freeze_again(tag);
+            let task = &self.tasks[slot];
+            let (context, conn) = (task.context, task.conn);
+            let unknown = serial::less_or_equal(self.exp_cmd_sn, task.bhs.cmd_sn()) && !task.bhs.is_immediate();
+            if response == TASK_DOES_NOT_EXIST && unknown && task.state == State::Frozen {
+                self.queue_request(slot, conn);
+                if self.tasks[slot].aborting {
+                    self.send_abort(slot);
+                }
+                return;
+            }
             self.events.push_back(Event::ReassignRefused { context, response });
         }
     }

@@ -82,8 +82,10 @@ pub(super) struct Task {
     pub read_len: u32,
     /// Next DataSN or R2TSN; one numbering for both (RFC 7143 11.7.5).
     pub exp_data_sn: u32,
-    /// The numbering starts anew with the next PDU, and bytes may come or be asked for again (after a reassignment).
+    /// Bytes may come or be asked for again: the task was reassigned.
     pub replay: bool,
+    /// The next number is taken as it is: what was sent on the lost connection is not known here.
+    pub renumber: bool,
     pub aborting: bool,
     /// Bytes of the read that arrived.
     pub received: RangeSet,
@@ -116,6 +118,7 @@ impl Task {
             read_len: 0,
             exp_data_sn: 0,
             replay: false,
+            renumber: false,
             aborting: false,
             received: RangeSet::default(),
             asked: RangeSet::default(),
@@ -175,6 +178,7 @@ impl TaskTable {
         task.read_len = 0;
         task.exp_data_sn = 0;
         task.replay = false;
+        task.renumber = false;
         task.aborting = false;
         task.received.clear();
         task.asked.clear();

@@ -1,6 +1,6 @@
 //! Tasks that outlive their connection.
 
-use super::super::{Event, Outcome, Rebound};
+use super::super::{Event, Outcome};
 use super::peer::*;
 use crate::{ConnectionParams, SessionParams};
 
@@ -63,7 +63,7 @@ fn a_read_goes_on_with_another_segment_length() {
     assert_eq!(rig.session.received_prefix(slot), 2048);
     second(&mut rig, 600);
     assert_eq!(rig.session.frozen(Some(1)), [slot]);
-    assert_eq!(rig.session.rebind(slot, 0), Rebound::Reassigning);
+    assert!(rig.session.rebind(slot, 0));
     let out = split(&rig.sent(0));
     let header = &out[0].0;
     assert_eq!(header[..2], [0x42, 0x88], "immediate, TASK REASSIGN is 8 (11.5.1)");
@@ -107,10 +107,14 @@ fn an_unacknowledged_command_is_sent_again_with_its_number() {
     rig.sent(0);
     rig.session.lose_connection(0, true);
     second(&mut rig, 8192);
-    assert_eq!(rig.session.rebind(slot, 0), Rebound::Retried);
+    assert!(rig.session.rebind(slot, 0));
+    let out = split(&rig.sent(0));
+    // "task does not exist"; ExpCmdSN says that the command never came
+    let unknown = pdu(0x22, 0x80, [1, 0], word(&out[0].0, 16), [0, 0x500, 0x10, 0x1f, 0, 0, 0], &[]);
+    rig.deliver(0, &unknown).unwrap();
     let out = split(&rig.sent(0));
     let header = &out[0].0;
-    assert_eq!((header[0], word(header, 16), word(header, 24), word(header, 28)), (0x01, TAG, 0x10, 0x500));
+    assert_eq!((header[0], word(header, 16), word(header, 24), word(header, 28)), (0x01, TAG, 0x10, 0x501));
     assert_eq!(rig.session.numbers().0, 0x11);
 }
 
