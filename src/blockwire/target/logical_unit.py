@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from blockwire.config.model import LunConfig
-from blockwire.dataplane.api import CommandClass, Gate, LunMapping, StoreInfo
+from blockwire.dataplane.api import CommandClass, DataPlane, Gate, LunMapping, OpId, StoreInfo
 from blockwire.scsi.identity import UnitIdentity, unit_identity
 from blockwire.scsi.sense import SenseCode
 from blockwire.target.mode_pages import ModePages
-from blockwire.target.nexus import Nexus
+from blockwire.target.nexus import Nexus, set_gates
 
 VOLATILE_SCHEMES = {"ram", "null"}
 """Stores whose identity names no data: two RAM disks of a size are told apart by target and LUN."""
@@ -90,6 +90,12 @@ class LogicalUnit:
             max_transfer_blocks=self.max_transfer_blocks,
             gates=gates,
         )
+
+    def show(self, plane: DataPlane) -> list[OpId]:
+        """Tells the plane what changed about this unit (size, protection, cache, sense format), and the gates, on every
+        nexus. The gates go by `set_gate`: those in a mapping are a nexus's first ones only."""
+        ops = [plane.map_lun(*nexus.key, self.mapping(nexus.first_gates())) for nexus in self.nexuses]
+        return ops + set_gates(plane, self.nexuses)
 
     def attention(self, code: SenseCode, *, but: Nexus | None = None) -> list[Nexus]:
         """Establishes a unit attention on every nexus ``but`` one; returns those that have a new one."""

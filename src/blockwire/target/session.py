@@ -265,9 +265,7 @@ class TargetSession:
     def _mode_changed(self, unit: LogicalUnit, by: Nexus) -> None:
         """MODE SELECT took effect: the plane learns it, the other nexuses get a unit attention (SPC-4 6.11)."""
         unit.attention(SenseCode.MODE_PARAMETERS_CHANGED, but=by)
-        # map_lun carries the gates too, so this both tells the change and arms the unit attention.
-        for nexus in unit.nexuses:
-            self._plane.map_lun(*nexus.key, unit.mapping(nexus.first_gates()))
+        unit.show(self._plane)
 
     # ------------------------------------------------------------------ control PDUs
     def _control(self, event: ControlPdu) -> None:

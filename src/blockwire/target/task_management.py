@@ -6,11 +6,12 @@ whole logical unit is concerned, and the unit attentions that follow.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
-from blockwire.dataplane.api import AbortKind, AbortReport, AbortScope, AbortSemantics, DataPlane, SessionId
+from blockwire.dataplane.api import AbortKind, AbortReport, AbortScope, AbortSemantics, DataPlane, OpId, SessionId
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.errors import Error
 from blockwire.scsi.sense import SenseCode
@@ -187,14 +188,17 @@ class TaskManagement:
         """Holds new commands of all nexuses of ``unit``, and shows the gates of their state afterwards."""
         unit.closed_gates += 1
         try:
-            for op in set_gates(self.plane, unit.nexuses):
-                await self.dispatch.op(op)
+            await self._all(set_gates(self.plane, unit.nexuses))
             yield
         finally:
             unit.closed_gates -= 1
             set_gates(self.plane, unit.nexuses)
 
     async def remap(self, unit: LogicalUnit) -> None:
-        """Tells the plane what changed about ``unit`` (write cache, protection, sense format, size), on every nexus."""
-        for nexus in list(unit.nexuses):
-            await self.dispatch.op(self.plane.map_lun(*nexus.key, unit.mapping(nexus.first_gates())))
+        """`LogicalUnit.show`, and returns when the plane knows it."""
+        await self._all(unit.show(self.plane))
+
+    async def _all(self, ops: Sequence[OpId]) -> None:
+        """Waits for several operations. All waiters are known before the first wait: an end that nobody waits for is
+        forgotten."""
+        await asyncio.gather(*[self.dispatch.op(op) for op in ops])

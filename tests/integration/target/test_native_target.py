@@ -108,13 +108,15 @@ def test_mode_select_through_collect_and_its_unit_attention_elsewhere() -> None:
         async def test() -> None:
             one = await log_in(target.url)
             two = await log_in(target.url, bytes.fromhex("400001370001"))
-            page = bytes(4) + bytes.fromhex("08 12 00") + bytes(17)
-            assert (await one.command("15 10 00 00 18 00", data=page))[0] == 0
+            page = bytes(4) + bytes.fromhex("0a 0a 04 10 00 00 00 00 00 00 00 00")
+            assert (await one.command("15 10 00 00 10 00", data=page))[0] == 0
             # A READ is held up by the gate: it is the command that reports the unit attention.
             status, _, sense = await two.command("28 00 00 00 00 00 00 00 01 00", 512)
-            assert (status, sense[12:14]) == (2, b"\x2a\x01")
+            assert (status, sense) == (2, bytes.fromhex("72 06 2a 01 00 00 00 00"))
             assert (await two.command("28 00 00 00 00 00 00 00 01 00", 512))[0] == 0
-            assert (await one.command("1a 08 08 00 ff 00", 255))[1][4:7] == bytes.fromhex("08 12 00")
+            assert (await one.command("1a 08 0a 00 ff 00", 255))[1][4:7] == bytes.fromhex("0a 0a 04")
+            # The plane's own sense data follows the page too.
+            assert (await one.command("28 00 00 00 08 00 00 00 01 00", 512))[2][:4] == bytes.fromhex("72 05 21 00")
 
         run(test)
 

@@ -46,6 +46,13 @@ class Bench:
         await self.settle()
         return initiator, max(self.plane.sessions)
 
+    async def replied(self, session: int, tag: int) -> None:
+        """Waits until Python has answered `tag`, and for what follows from the answer."""
+        async with asyncio.timeout(5):
+            while not any((where, number) == (session, tag) for where, number, _, _ in self.plane.replies):
+                await self.settle()
+        await self.settle()
+
     async def settle(self) -> None:
         """Lets everything that is ready happen."""
         for _ in range(20):
@@ -74,7 +81,7 @@ class Bench:
                 diverted,
             )
         )
-        await self.settle()
+        await self.replied(session, tag)
         found = [answer for where, number, answer, _ in self.plane.replies if (where, number) == (session, tag)]
         assert len(found) == 1
         return found[0]
@@ -83,7 +90,7 @@ class Bench:
         """What Python answers to a control PDU."""
         tag = 2000 + len(self.plane.replies)
         self.plane.inject(api.ControlPdu(session, 1, pdu.encode(), pdu.data, tag))
-        await self.settle()
+        await self.replied(session, tag)
         found = [
             (answer, effects)
             for where, number, answer, effects in self.plane.replies
