@@ -27,7 +27,14 @@ impl Context<'_> {
                 }
             }
             Answer::Status { status, response, sense, data } => self.answer(slot, status, response, sense, data),
-            Answer::Pdu { header, data } => self.control_response(slot, header, data),
+            Answer::Pdu { mut header, data } => {
+                if let Some((tag, cid)) = effects.rebind
+                    && header[2] == 0
+                {
+                    header[2] = self.reassign_response(tag, cid);
+                }
+                self.control_response(slot, header, data);
+            }
         }
         if let Some(conn) = conn {
             if effects.max_recv_data_segment_length.is_some() || effects.max_send_data_segment_length.is_some() {
@@ -41,6 +48,19 @@ impl Context<'_> {
             self.wake(conn);
         }
         self.drain_events();
+    }
+
+    /// Whether there is such a task, only the plane knows: the Response of a TASK REASSIGN that would be granted (11.6.1).
+    fn reassign_response(&self, initiator_task_tag: u32, cid: u16) -> u8 {
+        const FUNCTION_COMPLETE: u8 = 0;
+        const TASK_DOES_NOT_EXIST: u8 = 1;
+        const TASK_STILL_ALLEGIANT: u8 = 3;
+        let task = self.session.proto.find(initiator_task_tag).and_then(|slot| self.session.proto.task(slot));
+        match task {
+            None => TASK_DOES_NOT_EXIST,
+            Some(task) if task.frozen && task.cid == cid => FUNCTION_COMPLETE,
+            Some(_) => TASK_STILL_ALLEGIANT,
+        }
     }
 
     fn rebind(&mut self, initiator_task_tag: u32, cid: u16, conn: blockwire_proto::ConnIndex, exp_data_sn: u32) {
