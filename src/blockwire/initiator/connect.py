@@ -213,6 +213,8 @@ async def log_in_anywhere(
             plan = replace(plan, algorithms=MD5_ONLY)
             continue
         if not isinstance(error, errors.RedirectError):
+            if isinstance(error, errors.ProtocolError):
+                error.exit_code = errors.EXIT_REFUSED  # this side refused; it failed at login all the same
             error.evidence = error.evidence or f"{plan.target_name or 'discovery'} at {portal}"
             raise error
         following = redirect_portal(error, portal)

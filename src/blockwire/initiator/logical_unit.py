@@ -186,7 +186,7 @@ class Lun:
         out = data_out if data_out is not None and len(octets(data_out)) else None
         done = await session.finish(lambda: session.plane.submit(session.id, self._field, cdb, out, data_in))
         if done.code:
-            raise retry_policy.task_error(done, f"command {cdb[0]:02X}h")
+            raise retry_policy.task_error(done, f"command {cdb[0]:02X}h", session.loss)
         return ScsiResult(done.status, bytes(done.sense), done.data or b"", done.residual)
 
     # ------------------------------------------------------------------ views
@@ -281,12 +281,12 @@ class Lun:
         that gave the answer, 0 when that is not known."""
         session = self.session
         verdict, pause = retry_policy.judge(done, attempts, session.runtime.now())
+        if done.code in retry_policy.LOST_CODES and number == session.id:
+            session.lost(done.code)  # else it was an earlier session's end, and this one may be well
         if verdict is Verdict.REOPEN:
-            if number == session.id:  # else it was an earlier session's end, and this one may be well
-                session.lost(done.code)
             await session.ready()
         elif verdict is Verdict.REPEAT:
             if pause:
                 await session.runtime.sleep(pause)
         else:
-            raise retry_policy.task_error(done, f"{_VERBS[kind]} of {length} bytes at {offset}")
+            raise retry_policy.task_error(done, f"{_VERBS[kind]} of {length} bytes at {offset}", session.loss)

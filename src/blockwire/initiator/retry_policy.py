@@ -69,6 +69,10 @@ LOST_CODES: Final = frozenset(
 """Codes that mean: no answer will come on this session any more. The last is of a session that is forgotten already."""
 
 
+MAX_LOSSES: Final = 8
+"""So many sessions in a row that end with a request in flight make the request the suspect: it is not sent again."""
+
+
 @dataclass(slots=True)
 class Attempts:
     """What one request has been through. `started` is the runtime's clock when it was first sent."""
@@ -77,6 +81,8 @@ class Attempts:
     repeats: int = 0
     pause: float = 0.0
     row: str = ""
+    losses: int = 0
+    """Sessions that ended while it was in flight."""
 
 
 def sense_of(raw: bytes) -> Sense | None:
@@ -90,7 +96,9 @@ def sense_of(raw: bytes) -> Sense | None:
 def judge(done: Any, attempts: Attempts, now: float) -> tuple[Verdict, float]:
     """What to do about a `TaskDone` that is not GOOD, and after which pause in seconds. Updates `attempts`."""
     if done.code:
-        return (Verdict.REOPEN if done.code in LOST_CODES else Verdict.FAIL), 0.0
+        attempts.losses += 1
+        again = done.code in LOST_CODES and attempts.losses <= MAX_LOSSES
+        return (Verdict.REOPEN if again else Verdict.FAIL), 0.0
     sense = sense_of(done.sense)
     for row in POLICY:
         if row.status != done.status:
@@ -110,11 +118,14 @@ def judge(done: Any, attempts: Attempts, now: float) -> tuple[Verdict, float]:
     return Verdict.FAIL, 0.0
 
 
-def task_error(done: Any, what: str) -> errors.Error:
-    """The error of a request that failed for good; `what` names it with offset and length."""
+def task_error(done: Any, what: str, loss: str = "") -> errors.Error:
+    """The error of a request that failed for good; `what` names it with offset and length, `loss` is why its
+    session ended."""
     if done.code:
         if done.code in LOST_CODES:
-            return errors.ConnectionLostError(f"{what}: the connection to the target was lost", evidence=done.code)
+            return errors.ConnectionLostError(
+                f"{what}: the connection to the target was lost", evidence=loss or done.code
+            )
         if done.code in ("task.timeout", "task.timed-out"):
             return errors.TimedOutError(
                 f"{what}: no answer in time", code=done.code, next="raise the timeout, or look at the target's load"

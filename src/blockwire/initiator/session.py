@@ -69,6 +69,8 @@ class Session:
         self._wake: asyncio.Event = asyncio.Event()
         self._error: errors.Error | None = None
         self._lost_at = 0.0
+        self.loss = ""
+        """Why the connection was lost the last time."""
         self._time2wait = 0.0
         self.reopened = 0
         """How often the session was opened again."""
@@ -176,6 +178,7 @@ class Session:
         if self.state is not State.OPEN:
             return
         _log.info("session with %s lost: %s", self.url.target, code)
+        self.loss = code
         self.state = State.REOPENING
         self._error = errors.ConnectionLostError(f"the connection to {self.url.portal} was lost", evidence=code)
         self._lost_at = self.runtime.now()
@@ -223,6 +226,7 @@ class Session:
             return  # a straggler of an earlier session
         if kind == "ConnectionLost":
             self.lost(f"{event.code} {event.evidence}".strip())
+            self.loss = f"{event.code} {event.evidence}".strip()  # also when a request told of the loss first
         elif kind == "ConnectionClosed":
             self.lost("closed")
         elif kind == "ProtocolViolation":
@@ -285,12 +289,13 @@ class Session:
             if not done.code and not done.status:
                 return bytes(done.data or b"")
             verdict, pause = retry_policy.judge(done, attempts, self.runtime.now())
+            if done.code and number == self.id and done.code in retry_policy.LOST_CODES:
+                self.lost(done.code)
             if verdict is Verdict.REOPEN:
-                if number == self.id:
-                    self.lost(done.code)
-            elif verdict is Verdict.FAIL:
-                raise retry_policy.task_error(done, f"LUN {lun}, command {command[0]:02X}h")
-            elif pause:
+                continue
+            if verdict is Verdict.FAIL:
+                raise retry_policy.task_error(done, f"LUN {lun}, command {command[0]:02X}h", self.loss)
+            if pause:
                 await self.runtime.sleep(pause)
 
     async def lun_numbers(self) -> list[int]:
@@ -346,7 +351,9 @@ class Session:
             )  # fmt: skip
         pages = await identify.supported_pages(self, lun)
         who = await identify.identity(self, lun, pages)
-        geometry = await identify.geometry(self, lun, pages, self.plane.limits().max_transfer)
+        # One Data-In sequence for one command: some targets (tgt) take no notice of MaxBurstLength (13.13) in reads.
+        longest = min(self.plane.limits().max_transfer, self._open_login().parameters.max_burst_length)
+        geometry = await identify.geometry(self, lun, pages, longest)
         return Lun(self, lun, geometry, who, read_only, owns_session)
 
     # ------------------------------------------------------------------ closing

@@ -137,8 +137,8 @@ def test_a_session_dropped_by_the_target_waits_time2wait(bench, scenario) -> Non
         bench.plane.inject(api.ControlPdu(session.id, 0, bytes(header), b""))
         await asyncio.sleep(0.05)
         assert session.state is State.REOPENING
-        while session.state is not State.OPEN:
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - the state is looked at from outside
+        while session.state is not State.OPEN:  # noqa: ASYNC110 - looked at from outside
+            await asyncio.sleep(0.01)
         assert asyncio.get_running_loop().time() - started >= 1
 
     scenario(work)
