@@ -172,7 +172,12 @@ def iscsi_test_cu(url: str, suite: str, *, dataloss: bool = True, timeout: float
     asserts = re.search(r"^\s*asserts\s+\d+\s+\d+\s+\d+\s+(\d+)", printed, re.MULTILINE)
     if row is None or asserts is None:
         raise ToolFailure(str(output))
-    skipped = tuple(line.strip() for line in printed.splitlines() if "[SKIPPED]" in line)
+    # Before and after every suite the tool itself asks for reservations left over, and says so where it cannot.
+    skipped = tuple(
+        line.strip()
+        for line in printed.splitlines()
+        if "[SKIPPED]" in line and "PERSISTENT RESERVE IN is not implemented" not in line
+    )
     return SuiteResult(
         tests=int(row.group(2)),
         passed=int(row.group(3)),
