@@ -85,7 +85,8 @@ class Places:
             found |= {start, start + 1, start + 20, start + 47, start + header}
             if stop > start + header:
                 found |= {start + header + 1, (start + header + stop) // 2, stop - 1}
-        return sorted(found)
+        # A cut behind the last byte loses nothing but the logout.
+        return sorted(at for at in found if at < pdus[-1][2])
 
 
 def small_pair(digests: bool = False, **options: object) -> SteppedPair:

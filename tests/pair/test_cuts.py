@@ -69,4 +69,4 @@ def test_cut_again_and_again(end: int) -> None:
             pair.network.plan(Faults(cut_to_target=at) if end == INITIATOR else Faults(cut_to_initiator=at))
         pair.run(exchange(pair))
         assert pair.stored(0, 16384) == expected()
-        assert len(pair.links) > 3
+        assert len(pair.links) >= 3
