@@ -56,9 +56,11 @@ impl TargetSide {
         let alone = waiting == 1;
         for _ in 0..waiting {
             let Some(number) = self.shared.ready.pop_front() else { break };
-            for _ in 0..if alone { ALONE } else { 1 } {
+            let turns = if alone { ALONE } else { 1 };
+            for turn in 1..=turns {
                 let more = self.serve(core, number);
-                if !more || core.mailbox.pending() {
+                // after its last turn it stays in the list: what is taken out has to be served
+                if !more || turn == turns || core.mailbox.pending() {
                     break;
                 }
                 // alone: it goes on without another look at the others
