@@ -235,6 +235,7 @@ def test_what_is_refused(run: Run, raw: str, wanted: tuple[int, int, int]) -> No
         (cdb.ReadDefectData10(8, primary=True, list_format=5), "00 15 00 00"),
         (cdb.ReadDefectData12(8, grown=True), "00 08 00 00 00 00 00 00"),
         (cdb.LogSense(), "00 00 00 01 00"),
+        (cdb.GetLbaStatus(0x700, 24), "00000014 00000000 0000000000000700 00000100 00 000000"),
         (cdb.LogSense(0xFF), "40 ff 00 04 00 00 00 ff"),
         (cdb.ReportTargetPortGroups(), "00 00 00 0c 00 01 00 01 00 00 00 01 00 00 00 01"),
         (cdb.ReportSupportedTaskManagement(4), "da 00 00 00"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blockwire.dataplane.api import Answer, Resume
 from blockwire.scsi import cdb as cdbs
-from blockwire.scsi.capacity import Capacity10, Capacity16
+from blockwire.scsi.capacity import Capacity10, Capacity16, LbaStatus, Provisioning, encode_lba_status
 from blockwire.scsi.sense import Sense, SenseCode, SenseKey
 from blockwire.target.commands.call import Call, Refused, good, invalid_field
 
@@ -37,6 +37,15 @@ def _in_range(call: Call, lba: int, blocks: int) -> None:
     if lba + blocks > call.unit.blocks or lba >= call.unit.blocks:
         code = SenseCode.LOGICAL_BLOCK_ADDRESS_OUT_OF_RANGE
         raise Refused(Sense.of(SenseKey.ILLEGAL_REQUEST, code, information=lba))
+
+
+def get_lba_status(call: Call) -> Answer:
+    """GET LBA STATUS: one descriptor up to the end. Stores are not asked what they have allocated, and provisioning
+    status 0 says just that: mapped, or unknown (SBC-3 table 39)."""
+    cdb = call.parse(cdbs.GetLbaStatus)
+    _in_range(call, cdb.lba, 1)
+    blocks = min(call.unit.blocks - cdb.lba, 0xFFFFFFFF)
+    return good(encode_lba_status((LbaStatus(cdb.lba, blocks, Provisioning.MAPPED),)), cdb.allocation_length)
 
 
 def pre_fetch_10(call: Call) -> Answer:

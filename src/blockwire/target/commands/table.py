@@ -54,6 +54,7 @@ HANDLERS: dict[str, Handler] = {
     "SYNCHRONIZE CACHE(16)":            medium.resume,
     "WRITE SAME(16)":                   medium.resume,
     "READ CAPACITY(16)":                medium.read_capacity_16,
+    "GET LBA STATUS":                   medium.get_lba_status,
     "REPORT LUNS":                      reports.report_luns,
     "REPORT TARGET PORT GROUPS":        reports.target_port_groups,
     "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS": reports.supported_task_management,
@@ -66,7 +67,8 @@ HANDLERS: dict[str, Handler] = {
 # fmt: on
 
 _REPORT = "REPORT SUPPORTED OPERATION CODES"
-_THIN = {"UNMAP"}
+_THIN = {"UNMAP", "GET LBA STATUS"}
+"""Commands of thin provisioning: not there where the store cannot give space back."""
 
 
 def supported_rows(unit: LogicalUnit) -> dict[str, commands.Command]:
