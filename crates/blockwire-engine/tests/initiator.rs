@@ -317,6 +317,121 @@ fn release_gives_the_transport_back() {
     assert!(is_good(&rig.execute(IoKind::Read, 0, &mut vec![0; 512], None)));
 }
 
+/// Runs `end` while a thread waits for an answer that never comes; gives how its request ended and how long that took.
+fn ended_by(end: impl FnOnce(&Rig)) -> (&'static str, Duration) {
+    let rig = Arc::new(rig());
+    let waiting = {
+        let rig = Arc::clone(&rig);
+        std::thread::spawn(move || rig.execute(IoKind::Read, SILENT, &mut vec![0; 512], None).code)
+    };
+    std::thread::sleep(Duration::from_millis(50));
+    let started = Instant::now();
+    end(&rig);
+    let code = waiting.join().unwrap();
+    (code, started.elapsed())
+}
+
+#[test]
+fn closing_wakes_who_waits() {
+    let ends: [fn(&Rig); 3] = [
+        |rig| {
+            rig.plane.close_session(rig.session);
+        },
+        |rig| {
+            rig.plane.release(rig.session, 1, ReleaseMode::Terminate);
+        },
+        |rig| rig.plane.shutdown(Duration::from_secs(1)),
+    ];
+    for end in ends {
+        let (code, took) = ended_by(end);
+        assert_eq!(code, "session.lost");
+        assert!(took < Duration::from_millis(90), "{took:?}: the end of the slice was waited for");
+    }
+}
+
+#[test]
+fn a_closed_queue_hands_its_requests_to_the_events() {
+    let rig = rig();
+    let queue = rig.plane.open_queue(rig.session).unwrap();
+    let mut buffer = vec![0; 512];
+    // SAFETY: the buffer lives until the event.
+    let memory = unsafe { Memory::new(buffer.as_mut_ptr(), 512) };
+    let io = BlockRequest { kind: IoKind::Read, lba: u64::from(SILENT), blocks: 1, block_size: 512, fua: false };
+    rig.plane.submit_io(rig.session, 9, queue, 0, &io, memory).unwrap();
+    rig.plane.close_queue(queue);
+    rig.event(|e| matches!(e, Event::TaskDone(done) if done.token == 9 && done.code == "task.aborted"));
+    let again = rig.plane.open_queue(rig.session).unwrap();
+    assert_eq!(again, queue, "its place is free again");
+}
+
+#[test]
+fn nothing_is_allocated_once_warm() {
+    let rig = rig();
+    let queue = rig.plane.open_queue(rig.session).unwrap();
+    let mut buffers = vec![0u8; 32 * 4096];
+    let base = buffers.as_mut_ptr();
+    let mut done = Vec::with_capacity(64);
+    let submit = |i: u64, kind| {
+        let io = BlockRequest { kind, lba: i * 8, blocks: 8, block_size: 512, fua: false };
+        // SAFETY: each request has its own 4096 bytes of `buffers`, which outlives them all.
+        let memory = unsafe { Memory::new(base.add(i as usize * 4096), 4096) };
+        rig.plane.submit_io(rig.session, 1 + i, queue, 0, &io, memory).unwrap();
+    };
+    for i in 0..32 {
+        submit(i, IoKind::Read);
+    }
+    let mut before = 0;
+    for round in 0..3000 {
+        if round == 1000 {
+            before = counting::allocations();
+        }
+        rig.plane.wait(queue, 1, None, &mut never(), &mut done).unwrap();
+        for ended in done.drain(..) {
+            assert!(is_good(&ended));
+            submit(ended.token - 1, if round % 3 == 0 { IoKind::Write } else { IoKind::Read });
+        }
+    }
+    // going to the foreground posts one job to the worker: rare, and not a matter of requests
+    let made = counting::allocations() - before;
+    assert!(made < 20, "{made} allocations in 2000 rounds");
+    while done.len() < 32 {
+        rig.plane.wait(queue, 1, None, &mut never(), &mut done).unwrap();
+    }
+}
+
+/// Counts the allocations of each thread.
+mod counting {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<u64> = const { Cell::new(0) };
+    }
+
+    struct Counting;
+
+    // SAFETY: everything is handed to the system's allocator.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            let _ = COUNT.try_with(|c| c.set(c.get() + 1));
+            // SAFETY: as the caller promised.
+            unsafe { System.alloc(layout) }
+        }
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            // SAFETY: as the caller promised.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    /// Of this thread, so far.
+    pub fn allocations() -> u64 {
+        COUNT.with(Cell::get)
+    }
+}
+
 #[test]
 fn load_with_verification() {
     let rig = rig();

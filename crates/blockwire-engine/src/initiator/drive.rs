@@ -15,6 +15,13 @@ use crate::sys::socket::{self, Part, PollEntry};
 
 pub(super) type Guard<'a> = MutexGuard<'a, State>;
 
+/// Lists of `poll_all`, kept so that waiting allocates nothing.
+#[derive(Debug, Default)]
+pub(super) struct PollMemory {
+    entries: Vec<PollEntry>,
+    who: Vec<(ConnIndex, Option<RawFd>)>,
+}
+
 /// How long a caller naps between two looks at in-memory ends, which nothing wakes it for.
 const MEMORY_NAP: Duration = Duration::from_micros(200);
 
@@ -77,8 +84,7 @@ impl InitiatorSession {
 
     /// Waits on all connections, for input and for room where a send was cut short.
     fn poll_all<'a>(&'a self, mut state: Guard<'a>, limit: Duration) -> Guard<'a> {
-        let mut entries: Vec<PollEntry> = Vec::with_capacity(state.links.len());
-        let mut who: Vec<(ConnIndex, Option<RawFd>)> = Vec::with_capacity(state.links.len());
+        let PollMemory { mut entries, mut who } = std::mem::take(&mut state.poll);
         let mut nap = limit;
         for (conn, link) in state.links.iter_mut().enumerate() {
             let Some(link) = link else { continue };
@@ -101,7 +107,7 @@ impl InitiatorSession {
             state = self.lock();
         }
         let mut answers = entries.iter();
-        for (conn, fd) in who {
+        for &(conn, fd) in &who {
             let readable = fd.is_none() || answers.next().is_none_or(|e| nap.is_zero() || e.readable());
             let Some(Some(link)) = state.links.get_mut(conn) else { continue };
             link.reading = false;
@@ -111,6 +117,9 @@ impl InitiatorSession {
                 state = self.receive_from(state, conn, false);
             }
         }
+        entries.clear();
+        who.clear();
+        state.poll = PollMemory { entries, who };
         let now = self.clock.now();
         state.flush(now);
         state

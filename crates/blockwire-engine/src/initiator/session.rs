@@ -9,6 +9,7 @@ use std::time::Duration;
 use blockwire_proto::initiator as proto;
 use blockwire_proto::{ConnIndex, Endpoint, Fatal, FatalCode, Payload, Slot};
 
+use super::drive::PollMemory;
 use super::request::Places;
 use super::side::{Queue, Side};
 use crate::calls::{Change, Handoff, ReleaseMode, SessionSpec};
@@ -64,6 +65,7 @@ pub(super) struct State {
     pub foreground: bool,
     /// Counts calls, so that the worker sees whether anybody was here.
     pub uses: u64,
+    pub poll: PollMemory,
     /// The receive buffer; whoever has the baton takes it.
     pub buffer: Option<Box<[u8]>>,
     pub closed: bool,
@@ -121,6 +123,7 @@ impl InitiatorSession {
             parked: 0,
             foreground: false,
             uses: 0,
+            poll: PollMemory::default(),
             buffer: None,
             closed: false,
             loading: false,
