@@ -113,7 +113,8 @@ impl Background {
         let state = session.lock();
         let numbers = &mut self.numbers;
         entry.watched.retain_mut(|watched| {
-            let Some(Some(link)) = state.links.get(watched.conn).filter(|l| l.as_ref().is_some_and(|l| l.number == watched.number))
+            let Some(Some(link)) =
+                state.links.get(watched.conn).filter(|l| l.as_ref().is_some_and(|l| l.number == watched.number))
             else {
                 numbers[watched.number as usize] = None;
                 return false;
@@ -151,7 +152,9 @@ impl Background {
         }
         state.flush(core.now);
         session.tell(&mut state);
-        let changed = state.foreground || state.links.get(conn).is_none_or(Option::is_none) || ready.writable
+        let changed = state.foreground
+            || state.links.get(conn).is_none_or(Option::is_none)
+            || ready.writable
             || state.links.iter().flatten().any(|l| l.blocked);
         // a later deadline is found by the tick of the earlier one
         let earlier = state.side.proto.deadline(conn).is_some_and(|at| entry.next.is_none_or(|next| at < next));
@@ -217,7 +220,8 @@ impl Background {
             }
             state.flush(core.now);
             session.tell(&mut state);
-            moved |= before != (state.counters.bytes_received, state.counters.bytes_sent, state.side.proto.unfinished());
+            moved |=
+                before != (state.counters.bytes_received, state.counters.bytes_sent, state.side.proto.unfinished());
             drop(state);
             if gone {
                 moved = true;

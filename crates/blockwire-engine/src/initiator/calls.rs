@@ -28,7 +28,9 @@ fn refusal(error: SubmitError) -> Failure {
     match error {
         SubmitError::Full => Failure::new("session.full", "65,536 requests of the session are unfinished"),
         SubmitError::Dead => Failure::new("session.lost", "the session has no connection left"),
-        SubmitError::NoConnection => Failure::new("session.no-connection", "the connection is gone or being logged out"),
+        SubmitError::NoConnection => {
+            Failure::new("session.no-connection", "the connection is gone or being logged out")
+        }
         SubmitError::Invalid => Failure::new("request.invalid", "no such request (the CDB has 1 to 260 bytes)"),
     }
 }
@@ -93,8 +95,12 @@ impl State {
             return invalid("the request is longer than the plane's max_transfer");
         }
         let (source, data_in) = match io.kind {
-            IoKind::Read if u64::from(buffer.len()) != from_target => return invalid("the buffer's length is not that of the blocks"),
-            IoKind::Write if u64::from(buffer.len()) != to_target => return invalid("the buffer's length is not that of the blocks"),
+            IoKind::Read if u64::from(buffer.len()) != from_target => {
+                return invalid("the buffer's length is not that of the blocks");
+            }
+            IoKind::Write if u64::from(buffer.len()) != to_target => {
+                return invalid("the buffer's length is not that of the blocks");
+            }
             IoKind::Read => (Source::Memory(Memory::NONE), buffer),
             IoKind::Write => (Source::Memory(buffer), Memory::NONE),
             IoKind::Flush => (Source::Memory(Memory::NONE), Memory::NONE),

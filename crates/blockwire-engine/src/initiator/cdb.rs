@@ -120,10 +120,7 @@ mod tests {
     fn forms() {
         assert_eq!(built(IoKind::Read, 0x1020_3040, 0x0506), [0x28, 0, 0x10, 0x20, 0x30, 0x40, 0, 5, 6, 0]);
         assert_eq!(built(IoKind::Write, 1, 8), [0x2a, 8, 0, 0, 0, 1, 0, 0, 8, 0]);
-        assert_eq!(
-            built(IoKind::Read, 0x1_0000_0000, 1),
-            [0x88, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]
-        );
+        assert_eq!(built(IoKind::Read, 0x1_0000_0000, 1), [0x88, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]);
         assert_eq!(built(IoKind::Read, 0xffff_ffff, 2)[0], 0x88);
         assert_eq!(built(IoKind::Read, 0xffff_ffff, 1)[0], 0x28);
         assert_eq!(built(IoKind::Write, 0, 65536)[..2], [0x8a, 8]);
@@ -131,9 +128,6 @@ mod tests {
         assert_eq!(built(IoKind::Unmap, 7, 9), [0x42, 0, 0, 0, 0, 0, 0, 0, 24, 0]);
         assert_eq!(built(IoKind::WriteSameZero, 7, 9), [0x93, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0]);
         let unmap = BlockRequest { kind: IoKind::Unmap, lba: 7, blocks: 9, block_size: 512, fua: false };
-        assert_eq!(
-            unmap.unmap_list(),
-            [0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 0]
-        );
+        assert_eq!(unmap.unmap_list(), [0, 22, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 0]);
     }
 }

@@ -95,7 +95,7 @@ impl Run<'_> {
     fn position(&mut self) -> Option<u64> {
         for _ in 0..64 {
             let at = if self.spec.random {
-                (u128::from(self.draw()) * u128::from(self.positions) >> 64) as u64
+                ((u128::from(self.draw()) * u128::from(self.positions)) >> 64) as u64
             } else {
                 self.next += 1;
                 (self.next - 1) % self.positions
@@ -121,7 +121,7 @@ impl Run<'_> {
             let offset = first + (i * block) as u64;
             let words = [MARK, seed, offset, u64::from(generation)];
             for (j, word) in part.chunks_exact_mut(8).enumerate() {
-                let value = words.get(j).copied().unwrap_or_else(|| offset ^ u64::from(generation) << 32 ^ j as u64);
+                let value = words.get(j).copied().unwrap_or_else(|| offset ^ (u64::from(generation) << 32) ^ j as u64);
                 word.copy_from_slice(&value.to_le_bytes());
             }
         }
@@ -148,7 +148,7 @@ impl Run<'_> {
                 return false;
             }
             let rest = 4..part.len() / 8;
-            if !rest.into_iter().all(|j| word(j) == offset ^ u64::from(expected) << 32 ^ j as u64) {
+            if !rest.into_iter().all(|j| word(j) == offset ^ (u64::from(expected) << 32) ^ j as u64) {
                 return false;
             }
         }

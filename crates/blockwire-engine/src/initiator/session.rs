@@ -35,7 +35,9 @@ pub(super) enum Loss {
     Io(io::Error),
     Fatal(Fatal),
     /// Asked for: no `ConnectionLost` event; the tasks freeze or end.
-    Released { freeze: bool },
+    Released {
+        freeze: bool,
+    },
 }
 
 /// One connection as the engine holds it; same index as in the protocol session.
@@ -159,7 +161,9 @@ impl InitiatorSession {
     }
 
     /// Takes a connection in; the caller (the background) watches its descriptor under `number`.
-    pub(super) fn adopt(&self, handoff: Handoff, number: u32, now: Nanos) -> Result<(ConnIndex, Option<RawFd>), Failure> {
+    pub(super) fn adopt(
+        &self, handoff: Handoff, number: u32, now: Nanos,
+    ) -> Result<(ConnIndex, Option<RawFd>), Failure> {
         let transport = Transport::from_handle(handoff.transport).map_err(|e| Failure::io("transport.invalid", &e))?;
         let fd = transport.fd();
         if let Some(fd) = fd {
@@ -216,7 +220,10 @@ impl InitiatorSession {
             let only = |transport: Arc<Transport>| Arc::try_unwrap(transport).ok();
             let transport = if busy { None } else { state.links[conn].take().and_then(|l| only(l.transport)) };
             let Some(transport) = transport else {
-                return Err(Failure::new("session.busy", "the connection has tasks in flight and cannot be given back"));
+                return Err(Failure::new(
+                    "session.busy",
+                    "the connection has tasks in flight and cannot be given back",
+                ));
             };
             if let Some(fd) = fd {
                 let _ = socket::set_receive_timeout(fd, Duration::ZERO);

@@ -64,11 +64,19 @@ impl Side {
                 }
             }
             proto::Event::Control { conn, context, bhs, data } => {
-                let event =
-                    Event::ControlPdu { session: self.id, cid: self.cid(conn), header: bhs.0, data, tag: 0, token: context };
+                let event = Event::ControlPdu {
+                    session: self.id,
+                    cid: self.cid(conn),
+                    header: bhs.0,
+                    data,
+                    tag: 0,
+                    token: context,
+                };
                 self.events.push(event);
             }
-            proto::Event::ControlLost { context } => self.events.push(Event::TaskDone(failed(context, "connection.lost"))),
+            proto::Event::ControlLost { context } => {
+                self.events.push(Event::TaskDone(failed(context, "connection.lost")));
+            }
             // the task goes on: whoever asked for the abort still waits for its end
             proto::Event::AbortRefused { .. } | proto::Event::ReassignRefused { .. } => {}
         }

@@ -90,15 +90,10 @@ impl MiniTarget {
         client.set_nonblocking(true).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
-        let this = Self {
-            disk: Arc::new(Mutex::new(vec![0; size])),
-            aborts: Arc::default(),
-            pongs: Arc::default(),
-        };
+        let this = Self { disk: Arc::new(Mutex::new(vec![0; size])), aborts: Arc::default(), pongs: Arc::default() };
         let (disk, aborts, pongs) = (Arc::clone(&this.disk), Arc::clone(&this.aborts), Arc::clone(&this.pongs));
         let input = vec![0; 256 * 1024];
-        let connection =
-            Connection { socket, input, from: 0, to: 0, out: Vec::new(), stat_sn: 1, exp_cmd_sn: 1 };
+        let connection = Connection { socket, input, from: 0, to: 0, out: Vec::new(), stat_sn: 1, exp_cmd_sn: 1 };
         std::thread::spawn(move || serve(connection, &disk, &aborts, &pongs));
         (this, client.into_raw_fd())
     }
@@ -151,21 +146,26 @@ fn serve(mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &A
                 match header[32] {
                     0x28 => {
                         let end = at + blocks * 512;
-                        let mut number = 0;
-                        for offset in (at..end).step_by(65536) {
+                        for (number, offset) in (0..).zip((at..end).step_by(65536)) {
                             let to = end.min(offset + 65536);
                             let part = disk.lock().unwrap()[offset..to].to_vec();
                             let last = to == end;
-                            let mut words = [0xffff_ffff, 0, c.exp_cmd_sn, c.exp_cmd_sn + 255, number, (offset - at) as u32, 0];
+                            let mut words =
+                                [0xffff_ffff, 0, c.exp_cmd_sn, c.exp_cmd_sn + 255, number, (offset - at) as u32, 0];
                             if last {
                                 words[1] = c.stat_sn;
                                 c.stat_sn += 1;
                             }
                             // a sequence ends at MaxBurstLength
                             let burst = (to - at).is_multiple_of(262_144);
-                            let flags = if last { 0x81 } else if burst { 0x80 } else { 0 };
+                            let flags = if last {
+                                0x81
+                            } else if burst {
+                                0x80
+                            } else {
+                                0
+                            };
                             c.put([0x25, flags, 0, 0], tag, words, &part);
-                            number += 1;
                         }
                     }
                     0x2a => {
@@ -174,7 +174,8 @@ fn serve(mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &A
                         let mut number = 0;
                         while got < blocks * 512 {
                             let want = (blocks * 512 - got).min(262_144);
-                            let words = [77, c.stat_sn, c.exp_cmd_sn, c.exp_cmd_sn + 255, number, got as u32, want as u32];
+                            let words =
+                                [77, c.stat_sn, c.exp_cmd_sn, c.exp_cmd_sn + 255, number, got as u32, want as u32];
                             c.put([0x31, 0x80, 0, 0], tag, words, &[]);
                             number += 1;
                             let end = got + want;

@@ -22,13 +22,7 @@ impl InitiatorSession {
     }
 
     /// A task record for a request of the plane's own; puts its tag into `bhs`.
-    pub(super) fn own_request(
-        &mut self,
-        conn: ConnIndex,
-        bhs: &mut Bhs,
-        kind: Kind,
-        purpose: Purpose,
-    ) -> Option<Slot> {
+    pub(super) fn own_request(&mut self, conn: ConnIndex, bhs: &mut Bhs, kind: Kind, purpose: Purpose) -> Option<Slot> {
         let slot = self.tasks.take()?;
         let task = &mut self.tasks[slot];
         bhs.set_initiator_task_tag(task.tag());

@@ -115,10 +115,8 @@ impl InitiatorSession {
         if function == function::ABORT_TASK {
             return self.end_aborted(request.referenced_task_tag());
         }
-        let one_unit = matches!(
-            function,
-            function::ABORT_TASK_SET | function::CLEAR_TASK_SET | function::LOGICAL_UNIT_RESET
-        );
+        let one_unit =
+            matches!(function, function::ABORT_TASK_SET | function::CLEAR_TASK_SET | function::LOGICAL_UNIT_RESET);
         let all_units = matches!(function, function::TARGET_WARM_RESET | function::TARGET_COLD_RESET);
         if !one_unit && !all_units {
             return;

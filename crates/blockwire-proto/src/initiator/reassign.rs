@@ -30,9 +30,9 @@ impl InitiatorSession {
                 self.release_hold(slot);
             }
         }
-        let mine = self.tasks.slots(|t| {
-            t.conn == conn && matches!(t.state, State::Active | State::Paused | State::Reassigning)
-        });
+        let mine = self
+            .tasks
+            .slots(|t| t.conn == conn && matches!(t.state, State::Active | State::Paused | State::Reassigning));
         for slot in mine {
             let task = &mut self.tasks[slot];
             match task.state {

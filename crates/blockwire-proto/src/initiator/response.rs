@@ -28,7 +28,9 @@ impl InitiatorSession {
         };
         let task = &self.tasks[slot];
         if !task.is_active_on(conn) {
-            return Err(Fatal::violation("SCSI Response on a connection that the task is not allegiant to (RFC 7143 4.2.2)"));
+            return Err(Fatal::violation(
+                "SCSI Response on a connection that the task is not allegiant to (RFC 7143 4.2.2)",
+            ));
         }
         if task.kind != Kind::Scsi {
             return Err(Fatal::violation("SCSI Response to a request that is no SCSI command (RFC 7143 11.4)"));
@@ -58,7 +60,8 @@ impl InitiatorSession {
         };
         let flags = bhs.flags();
         let counted = residual(flags & OVERFLOW != 0, flags & UNDERFLOW != 0, bhs.residual_count())?;
-        let bidi = residual(flags & BIDI_OVERFLOW != 0, flags & BIDI_UNDERFLOW != 0, bhs.bidirectional_residual_count())?;
+        let bidi =
+            residual(flags & BIDI_OVERFLOW != 0, flags & BIDI_UNDERFLOW != 0, bhs.bidirectional_residual_count())?;
         self.finish(slot, bhs.status(), counted, bidi, sense, bhs.exp_data_sn())
     }
 
@@ -68,8 +71,7 @@ impl InitiatorSession {
         if bhs.status() == status::CHECK_CONDITION {
             return Err(Fatal::violation("CHECK CONDITION in a Data-In (RFC 7143 11.7)"));
         }
-        let counted =
-            residual(bhs.flags() & OVERFLOW != 0, bhs.flags() & UNDERFLOW != 0, bhs.residual_count())?;
+        let counted = residual(bhs.flags() & OVERFLOW != 0, bhs.flags() & UNDERFLOW != 0, bhs.residual_count())?;
         let numbers = self.tasks[slot].exp_data_sn;
         self.finish(slot, bhs.status(), counted, 0, Vec::new(), numbers)
     }
@@ -77,13 +79,7 @@ impl InitiatorSession {
     /// Ends the task with its status. Bytes that should have come and did not are counted as underflow, so that nobody
     /// takes them for data.
     fn finish(
-        &mut self,
-        slot: Slot,
-        status: u8,
-        counted: i64,
-        bidi: i64,
-        sense: Vec<u8>,
-        numbers: u32,
+        &mut self, slot: Slot, status: u8, counted: i64, bidi: i64, sense: Vec<u8>, numbers: u32,
     ) -> Result<(), Fatal> {
         let level = self.params.error_recovery_level;
         let task = &self.tasks[slot];

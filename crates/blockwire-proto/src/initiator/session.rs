@@ -258,11 +258,7 @@ impl InitiatorSession {
     /// # Errors
     /// The request was not taken.
     pub fn submit_control(
-        &mut self,
-        conn: Option<ConnIndex>,
-        header: &Bhs,
-        data: &[u8],
-        context: u64,
+        &mut self, conn: Option<ConnIndex>, header: &Bhs, data: &[u8], context: u64,
     ) -> Result<Slot, SubmitError> {
         let kind = match header.opcode() {
             Some(Opcode::NopOut) => Kind::Nop,

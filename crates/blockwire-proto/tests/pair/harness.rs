@@ -172,9 +172,13 @@ impl Pair {
         let buffers = &self.buffers;
         let mut sent = Vec::new();
         let room = self.capacity.saturating_sub(link.up.bytes.len());
-        let bytes = gather(&mut self.initiator, link.initiator, room, |slot, offset, len| {
-            buffers[&slot][offset..offset + len].to_vec()
-        }, &mut sent);
+        let bytes = gather(
+            &mut self.initiator,
+            link.initiator,
+            room,
+            |slot, offset, len| buffers[&slot][offset..offset + len].to_vec(),
+            &mut sent,
+        );
         link.up.bytes.extend(&bytes);
         for slot in sent {
             self.initiator.payload_sent(slot);
@@ -189,9 +193,14 @@ impl Pair {
         let room = self.capacity.saturating_sub(link.down.bytes.len());
         let queue = self.target.send_queue(link.target);
         let mut marks = Vec::new();
-        let bytes = serialize(queue, room, |slot, offset, len| memory[&slot][offset..offset + len].to_vec(), |pdu| {
-            marks.push((pdu.slot, pdu.mark));
-        });
+        let bytes = serialize(
+            queue,
+            room,
+            |slot, offset, len| memory[&slot][offset..offset + len].to_vec(),
+            |pdu| {
+                marks.push((pdu.slot, pdu.mark));
+            },
+        );
         link.down.bytes.extend(&bytes);
         let conn = link.target;
         for (slot, mark) in marks {
@@ -314,7 +323,8 @@ impl Pair {
                     }
                     Rebound::Answered => {}
                     Rebound::GoesOn => {
-                        if self.target.task(task).is_some_and(|t| t.state == blockwire_proto::target::TaskState::Active) {
+                        if self.target.task(task).is_some_and(|t| t.state == blockwire_proto::target::TaskState::Active)
+                        {
                             self.go_on(task);
                         }
                     }

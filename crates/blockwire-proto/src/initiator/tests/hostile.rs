@@ -20,7 +20,10 @@ fn reading(bytes: &[u8], what: &str) {
 }
 
 fn writing(bytes: &[u8], what: &str) {
-    let mut rig = Rig::new(SessionParams { immediate_data: false, ..SessionParams::default() }, crate::ConnectionParams::default());
+    let mut rig = Rig::new(
+        SessionParams { immediate_data: false, ..SessionParams::default() },
+        crate::ConnectionParams::default(),
+    );
     rig.write(&pattern(4096));
     rig.sent(0);
     refused(&mut rig, bytes, FatalCode::ProtocolViolation, what);
@@ -81,7 +84,10 @@ fn r2t() {
     writing(&r2t(TAG, 1, 0, 512, 512), "out of order");
     reading(&r2t(TAG, 1, 0, 0, 512), "writes nothing");
     // a second one beside MaxOutstandingR2T=1, and bytes asked for twice
-    let mut rig = Rig::new(SessionParams { immediate_data: false, ..SessionParams::default() }, crate::ConnectionParams::default());
+    let mut rig = Rig::new(
+        SessionParams { immediate_data: false, ..SessionParams::default() },
+        crate::ConnectionParams::default(),
+    );
     rig.write(&pattern(4096));
     rig.deliver(0, &r2t(TAG, 1, 0, 0, 512)).unwrap();
     refused(&mut rig, &r2t(TAG, 2, 1, 512, 512), FatalCode::ProtocolViolation, "MaxOutstandingR2T");
@@ -89,7 +95,10 @@ fn r2t() {
     rig.write(&pattern(4096));
     rig.sent(0);
     refused(&mut rig, &r2t(TAG, 2, 0, 4000, 96), FatalCode::ProtocolViolation, "sent already");
-    let mut rig = Rig::new(SessionParams { immediate_data: false, ..SessionParams::default() }, crate::ConnectionParams::default());
+    let mut rig = Rig::new(
+        SessionParams { immediate_data: false, ..SessionParams::default() },
+        crate::ConnectionParams::default(),
+    );
     rig.write(&pattern(4096));
     refused(&mut rig, &r2t(TAG, 2, 1, 0, 96), FatalCode::SequenceGap, "R2TSN");
 }
@@ -117,10 +126,14 @@ fn responses_and_numbers() {
 
 #[test]
 fn pdus_out_of_place() {
-    for (opcode, what) in [(0x23, "Login Response"), (0x01, "only an initiator"), (0x05, "only an initiator"), (0x1c, "does not exist")] {
+    for (opcode, what) in
+        [(0x23, "Login Response"), (0x01, "only an initiator"), (0x05, "only an initiator"), (0x1c, "does not exist")]
+    {
         reading(&pdu(opcode, 0x80, [0, 0], TAG, [0, STAT_SN, EXP, MAX, 0, 0, 0], &[]), what);
     }
-    for (opcode, what) in [(0x22, "to no request"), (0x24, "to no Text"), (0x26, "to no Logout"), (0x20, "was not sent")] {
+    for (opcode, what) in
+        [(0x22, "to no request"), (0x24, "to no Text"), (0x26, "to no Logout"), (0x20, "was not sent")]
+    {
         reading(&pdu(opcode, 0x80, [0, 0], TAG, [0xffff_ffff, STAT_SN, EXP, MAX, 0, 0, 0], &[]), what);
     }
     let mut ahs = pdu(0x21, 0x80, [0, 0], TAG, [0, STAT_SN, EXP, MAX, 0, 0, 0], &[]);

@@ -84,8 +84,7 @@ fn a_write_with_immediate_data_and_two_r2ts() {
     bytes.extend(r2t(TAG, 0xbbbb, 1, 1712, 1288));
     rig.deliver(0, &bytes).unwrap();
     let out = split(&rig.sent(0));
-    let seen: Vec<_> =
-        out.iter().map(|(h, d)| (h[0], h[1], word(h, 20), word(h, 36), word(h, 40), d.len())).collect();
+    let seen: Vec<_> = out.iter().map(|(h, d)| (h[0], h[1], word(h, 20), word(h, 36), word(h, 40), d.len())).collect();
     assert_eq!(
         seen,
         [
@@ -137,8 +136,16 @@ fn commands_wait_for_the_window_and_immediate_ones_do_not() {
         rig.read(512);
     }
     assert_eq!(split(&rig.sent(0)).len(), 16, "MaxCmdSN is 0x1f");
-    let immediate =
-        Command { lun: 0, cdb: &[0; 6], attribute: 0, immediate: true, write_len: 0, read_len: 0, conn: None, context: 1 };
+    let immediate = Command {
+        lun: 0,
+        cdb: &[0; 6],
+        attribute: 0,
+        immediate: true,
+        write_len: 0,
+        read_len: 0,
+        conn: None,
+        context: 1,
+    };
     rig.session.submit(&immediate).unwrap();
     let out = split(&rig.sent(0));
     assert_eq!((out[0].0[0], word(&out[0].0, 24)), (0x41, 0x20), "the current CmdSN, not advanced");
@@ -186,7 +193,10 @@ fn nop_both_ways() {
     let out = split(&rig.sent(0));
     let (header, data) = &out[0];
     assert_eq!(header[..2], [0x40, 0x80]);
-    assert_eq!((header[9], word(header, 16), word(header, 20), data.as_slice()), (7, 0xffff_ffff, 0x1234, &b"hello"[..]));
+    assert_eq!(
+        (header[9], word(header, 16), word(header, 20), data.as_slice()),
+        (7, 0xffff_ffff, 0x1234, &b"hello"[..])
+    );
     assert_eq!(rig.session.exp_stat_sn(0), Some(STAT_SN), "a ping of the target takes no StatSN");
     // ours
     assert_eq!(rig.session.deadline(0), Some(105));
@@ -283,7 +293,16 @@ fn reject_of_a_command_and_logout() {
     let logout = blockwire_wire::Bhs::new(blockwire_wire::Opcode::LogoutRequest, 0x80);
     rig.session.submit_control(Some(0), &logout, &[], 3).unwrap();
     let out = split(&rig.sent(0));
-    let command = Command { lun: 0, cdb: &[0; 6], attribute: 0, immediate: false, write_len: 0, read_len: 0, conn: Some(0), context: 1 };
+    let command = Command {
+        lun: 0,
+        cdb: &[0; 6],
+        attribute: 0,
+        immediate: false,
+        write_len: 0,
+        read_len: 0,
+        conn: Some(0),
+        context: 1,
+    };
     assert_eq!(rig.session.submit(&command), Err(SubmitError::NoConnection));
     rig.deliver(0, &pdu(0x26, 0x80, [0, 0], word(&out[0].0, 16), [0, STAT_SN + 1, EXP, MAX, 0, 0, 0], &[])).unwrap();
     assert!(matches!(rig.session.poll_event(), Some(Event::Control { context: 3, .. })));
