@@ -72,6 +72,6 @@ class TestCheckedRam(StoreSuite):
 class TestDelayedFile(StoreSuite):
     @pytest.fixture
     def use(self, tmp_path: Path) -> StoreUse:
-        filters = (("delay", {"write": "0.001"}), ("check", {}))
+        filters: tuple[tuple[str, dict[str, str]], ...] = (("delay", {"write": "0.001"}), ("check", {}))
         spec = StoreSpec("file", path=str(tmp_path / "disk.img"), size=SIZE, filters=filters)
         return StoreUse(spec, durable=True, resizable=True, steps=60)
