@@ -71,6 +71,25 @@ def test_python_runs(block: str, environment: dict[str, str], tmp_path: Path) ->
     assert "hello, disk" in done.stdout
 
 
+def guide_blocks() -> list[str]:
+    """Python of the guides that needs nothing around it."""
+    found = []
+    for path in sorted((ROOT / "docs" / "guide").glob("*.md")):
+        for block in re.findall(r"^```python\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            if "..." not in block and "iscsi://" not in block and "def test_" not in block:
+                found.append(block)
+    return found
+
+
+@pytest.mark.parametrize("block", guide_blocks())
+def test_python_of_the_guides_runs(block: str, environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block], capture_output=True, text=True, timeout=60, check=False,
+        cwd=tmp_path / "work", env=environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def normal(text: str) -> list[str]:
     """Without what differs from machine to machine: the target's name and the port."""
     text = re.sub(r"iqn\.2025-01\.org\.blockwire:[\w.-]+", "IQN", text)

@@ -4,7 +4,7 @@ No thread, no socket, no waiting: the same run every time, at the speed of the p
 `pair.network`; a run that can never end raises `virtual_time.Deadlock`, which names every task and where it waits.
 
     with SteppedPair("ram:1M", target_keys={"MaxBurstLength": "512"}) as pair:
-        pair.network.plan(Faults(cut_to_initiator=700))
+        pair.network.plan(Faults(cut_to_initiator=1500))
         async def body():
             async with await pair.open() as lun:
                 await lun.pwrite(data, 0)
