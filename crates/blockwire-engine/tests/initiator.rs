@@ -13,7 +13,7 @@ use blockwire_engine::events::{Event, OpResult, TaskDone};
 use blockwire_engine::initiator::{BlockRequest, IoKind, LoadSpec, Memory};
 use blockwire_engine::transport::TransportHandle;
 use blockwire_proto::{ConnectionParams, SessionParams};
-use mini_target::{CUT, FULL, MiniTarget, PING, SILENT};
+use mini_target::{CUT, FULL, HALF, MiniTarget, PING, SILENT};
 
 struct Rig {
     plane: Arc<Plane>,
@@ -223,6 +223,24 @@ fn timeout_and_signal_abort_first() {
     assert_eq!((done.done.code, done.pinned, asked), ("task.aborted", false, 2));
     // the session is as good as before
     assert!(is_good(&rig.execute(IoKind::Read, 0, &mut buffer, None)));
+}
+
+/// The target stops in the middle of a Data-In and answers nothing: the caller gets its memory back all the same, and what
+/// comes later is thrown away.
+#[test]
+fn a_placement_is_revoked_in_the_middle_of_a_pdu() {
+    let rig = rig();
+    let mut buffer = vec![1; 64 * 1024];
+    let started = Instant::now();
+    let done = rig.execute(IoKind::Read, HALF, &mut buffer, Some(Duration::from_millis(100)));
+    assert_eq!(done.code, "task.timeout");
+    assert!(started.elapsed() < Duration::from_secs(6));
+    assert!(buffer[..32 * 1024 - 48].iter().all(|b| *b == 7), "the first half arrived");
+    buffer.fill(2);
+    // the session goes on when the target does
+    assert!(is_good(&rig.execute(IoKind::Read, 0, &mut vec![0; 512], None)));
+    assert!(started.elapsed() > Duration::from_secs(6));
+    assert!(buffer.iter().all(|b| *b == 2));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::cdb::{BlockRequest, IoKind};
 use super::drive::Guard;
 use super::request::{CommandRequest, Executed, LONGEST_BLOCK, Memory, Place, Source};
 use super::session::{InitiatorSession, SLICE, State};
-use super::side::{LOAD, PLANE, Queue, SYNCHRONOUS, failed};
+use super::side::{LOAD, NOBODY, PLANE, Queue, SYNCHRONOUS, failed};
 use crate::clock::Nanos;
 use crate::events::{Failure, TaskDone, Token};
 
@@ -83,6 +83,22 @@ impl State {
             }
             Err(error) => Err(refusal(error)),
         }
+    }
+
+    /// Nobody waits for this request any more. A read's memory is taken from it, in the middle of a PDU if need be, so that
+    /// what still comes is thrown away. True when the memory stays in use (data may be on its way out, or another thread
+    /// may just be receiving into it): then its end comes as an event.
+    fn give_up(&mut self, token: Token) -> bool {
+        let reader = self.reader;
+        let mut pinned = false;
+        for place in self.side.places.all().filter(|p| p.token == token && p.queue == SYNCHRONOUS) {
+            let writes = !matches!(place.source, Source::Memory(memory) if memory.is_empty());
+            pinned = writes || reader;
+            place.revoked = !pinned;
+            place.queue = if pinned { PLANE } else { NOBODY };
+        }
+        self.side.plane_tasks += usize::from(pinned);
+        pinned
     }
 
     /// As `begin`, for a block request.
@@ -227,16 +243,10 @@ impl InitiatorSession {
             }
             let late = deadline.is_some_and(|at| now >= at);
             if late && aborted || self.stepped {
-                // the buffers stay with the task; its end comes as an event
-                for place in state.side.places.all() {
-                    if place.token == token && place.queue == SYNCHRONOUS {
-                        place.queue = PLANE;
-                    }
-                }
-                state.side.plane_tasks += 1;
+                let pinned = state.give_up(token);
                 self.leave(state);
                 let code = if self.stepped { "plane.stepped" } else { "task.timeout" };
-                return Executed { done: failed(token, code), pinned: true };
+                return Executed { done: failed(token, code), pinned };
             }
             if late {
                 aborted = true;

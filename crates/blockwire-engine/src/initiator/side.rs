@@ -17,6 +17,8 @@ use crate::trace::{TraceEntry, TraceRing};
 pub(super) const SYNCHRONOUS: u32 = u32::MAX;
 /// Where completions of the load generator go; tokens are its own there.
 pub(super) const LOAD: u32 = u32::MAX - 1;
+/// The request was given up and its memory taken from it: its end interests nobody.
+pub(super) const NOBODY: u32 = u32::MAX - 2;
 /// The plane's event queue.
 pub(super) const PLANE: u32 = 0;
 
@@ -103,6 +105,7 @@ impl Side {
         match queue {
             SYNCHRONOUS => self.synchronous.push(done),
             LOAD => self.load.push(done),
+            NOBODY => {}
             PLANE => {
                 self.plane_tasks -= 1;
                 self.events.push(Event::TaskDone(done));

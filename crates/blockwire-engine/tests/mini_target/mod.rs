@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 pub const SILENT: u32 = 0x7000_0000;
 /// A command for this block makes the target cut the connection.
 pub const CUT: u32 = 0x6000_0000;
+/// A read of this block gets the first half of its Data-In, and then the target does nothing for seven seconds.
+pub const HALF: u32 = 0x6800_0000;
 /// A command for this block makes the target send a ping, and answer when the pong came.
 pub const PING: u32 = 0x5000_0000;
 /// A command for this block gets TASK SET FULL.
@@ -129,6 +131,16 @@ fn serve(mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &A
                 match block {
                     SILENT => continue,
                     CUT => return None,
+                    HALF => {
+                        let words = [0xffff_ffff, c.stat_sn, c.exp_cmd_sn, c.exp_cmd_sn + 255, 0, 0, 0];
+                        c.stat_sn += 1;
+                        c.put([0x25, 0x81, 0, 0], tag, words, &vec![7; blocks * 512]);
+                        let rest = c.out.split_off(c.out.len() - blocks * 256);
+                        c.socket.write_all(&c.out).ok()?;
+                        std::thread::sleep(std::time::Duration::from_secs(7));
+                        c.out = rest;
+                        continue;
+                    }
                     PING => {
                         pinged = Some(tag);
                         let words = [9, c.stat_sn, c.exp_cmd_sn, c.exp_cmd_sn + 255, 0, 0, 0];
