@@ -3,7 +3,8 @@
 use blockwire_wire::bhs::FINAL;
 use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
 
-use super::session::{Connection, InitiatorSession};
+use super::connection::Connection;
+use super::session::InitiatorSession;
 use super::task::{Kind, State, Task};
 use crate::endpoint::Fatal;
 use crate::params::{ConnIndex, ConnectionParams, SessionParams};

@@ -3,7 +3,8 @@
 //! | file | duty |
 //! |---|---|
 //! | `task` | the task record and its table, initiator task tags |
-//! | `session` | commands and the command window, ends of tasks, connections |
+//! | `session` | commands and the command window, ends of tasks |
+//! | `connection` | connections, keep-alive |
 //! | `dispatch` | which PDU may come when: the receive half of `Endpoint`, StatSN |
 //! | `data_in` | placement of Data-In |
 //! | `data_out` | unsolicited data, R2T, Data-Out |
@@ -12,6 +13,7 @@
 //! | `manage` | task management and what it does to tasks here |
 //! | `reassign` | tasks of a lost connection: freeze, TASK REASSIGN, command retry |
 
+mod connection;
 mod control;
 mod data_in;
 mod data_out;

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 
 use blockwire_wire::bhs::{FINAL, READ, WRITE, padding};
-use blockwire_wire::{BHS_LEN, Bhs, Deframer, Opcode, serial};
+use blockwire_wire::{Bhs, Opcode, serial};
 
+use super::connection::Connection;
 use super::data_out::Burst;
 use super::task::{Kind, Outcome, Purpose, State, Task, TaskTable};
-use crate::endpoint::Fatal;
-use crate::params::{ConnIndex, ConnectionParams, SessionParams};
-use crate::send_queue::{Payload, SendQueue};
+use crate::params::{ConnIndex, SessionParams};
+use crate::send_queue::Payload;
 use crate::slab::Slot;
 
 /// A SCSI command to be sent.
@@ -59,25 +59,6 @@ pub enum Event {
     ReassignRefused { context: u64, response: u8 },
 }
 
-/// One connection of the session.
-#[derive(Debug)]
-pub(super) struct Connection {
-    pub params: ConnectionParams,
-    pub deframer: Deframer,
-    pub queue: SendQueue,
-    pub bursts: VecDeque<Burst>,
-    pub exp_stat_sn: u32,
-    /// Tasks allegiant to it.
-    pub tasks: u32,
-    /// The task of the Data-In at hand.
-    pub current: Option<Slot>,
-    /// The text exchange that the target wants to continue.
-    pub text: Option<Slot>,
-    pub logging_out: bool,
-    pub last_received: u64,
-    pub ping_sent: Option<u64>,
-}
-
 /// The initiator's side of one session, with all its connections.
 #[derive(Debug)]
 pub struct InitiatorSession {
@@ -93,7 +74,7 @@ pub struct InitiatorSession {
 }
 
 /// Room for this many PDUs in a send queue before it grows.
-const QUEUE_ROOM: usize = 256;
+pub(super) const QUEUE_ROOM: usize = 256;
 /// Longest CDB: AHSLength has 16 bits, SCSI's variable-length CDBs end at 260 bytes (SPC-4 4.2.3).
 const LONGEST_CDB: usize = 260;
 const AHS_EXTENDED_CDB: u8 = 1;
@@ -137,74 +118,6 @@ impl InitiatorSession {
     #[must_use]
     pub fn is_dead(&self) -> bool {
         self.dead
-    }
-
-    /// Indexes of the connections there are.
-    pub fn connections(&self) -> impl Iterator<Item = ConnIndex> + '_ {
-        self.connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|_| i))
-    }
-
-    /// The connection with this CID.
-    #[must_use]
-    pub fn find_connection(&self, cid: u16) -> Option<ConnIndex> {
-        self.connections.iter().position(|c| c.as_ref().is_some_and(|c| c.params.cid == cid))
-    }
-
-    #[must_use]
-    pub fn connection_params(&self, conn: ConnIndex) -> Option<&ConnectionParams> {
-        self.connections.get(conn)?.as_ref().map(|c| &c.params)
-    }
-
-    /// Live changes: segment lengths and keep-alive; digests of a connection never change.
-    pub fn connection_params_mut(&mut self, conn: ConnIndex) -> Option<&mut ConnectionParams> {
-        self.connections.get_mut(conn)?.as_mut().map(|c| &mut c.params)
-    }
-
-    /// ExpStatSN of a connection.
-    #[must_use]
-    pub fn exp_stat_sn(&self, conn: ConnIndex) -> Option<u32> {
-        self.connections.get(conn)?.as_ref().map(|c| c.exp_stat_sn)
-    }
-
-    /// Tasks allegiant to a connection.
-    #[must_use]
-    pub fn tasks_on(&self, conn: ConnIndex) -> u32 {
-        self.connections.get(conn).and_then(Option::as_ref).map_or(0, |c| c.tasks)
-    }
-
-    #[inline]
-    pub(super) fn connection(&mut self, conn: ConnIndex) -> &mut Connection {
-        self.connections[conn].as_mut().expect("connection in use")
-    }
-
-    /// Adds a connection in the full feature phase. Waiting commands start.
-    pub fn add_connection(&mut self, params: ConnectionParams, exp_stat_sn: u32, now: u64) -> ConnIndex {
-        let connection = Connection {
-            deframer: Deframer::new(params.header_digest, params.data_digest),
-            queue: SendQueue::new(params.header_digest, params.data_digest, QUEUE_ROOM),
-            bursts: VecDeque::new(),
-            exp_stat_sn,
-            tasks: 0,
-            current: None,
-            text: None,
-            logging_out: false,
-            last_received: now,
-            ping_sent: None,
-            params,
-        };
-        let index = match self.connections.iter().position(Option::is_none) {
-            Some(index) => {
-                self.connections[index] = Some(connection);
-                index
-            }
-            None => {
-                self.connections.push(Some(connection));
-                self.connections.len() - 1
-            }
-        };
-        self.dead = false;
-        self.release_waiting();
-        index
     }
 
     /// Takes a SCSI command. It starts now, or when the command window allows (RFC 7143 4.2.2.1); immediate ones do
@@ -506,41 +419,4 @@ impl InitiatorSession {
     pub fn received_prefix(&self, slot: Slot) -> u64 {
         self.tasks[slot].received.first_gap(0, u64::MAX).map_or(0, |(start, _)| start)
     }
-
-    /// When `on_timer` has to be called for this connection next.
-    #[must_use]
-    pub fn deadline(&self, conn: ConnIndex) -> Option<u64> {
-        let connection = self.connections.get(conn)?.as_ref()?;
-        match connection.ping_sent {
-            Some(sent) if connection.params.keep_alive_timeout > 0 => Some(sent + connection.params.keep_alive_timeout),
-            Some(_) => None,
-            None if connection.params.keep_alive_interval > 0 => {
-                Some(connection.last_received + connection.params.keep_alive_interval)
-            }
-            None => None,
-        }
-    }
-
-    /// Sends a keep-alive ping when one is due.
-    ///
-    /// # Errors
-    /// The peer did not answer in time.
-    pub fn on_timer(&mut self, conn: ConnIndex, now: u64) -> Result<(), Fatal> {
-        if self.deadline(conn).is_none_or(|at| at > now) {
-            return Ok(());
-        }
-        let connection = self.connection(conn);
-        if connection.ping_sent.is_some() {
-            return Err(Fatal {
-                code: crate::FatalCode::KeepAliveTimeout,
-                what: "no answer to a NOP-Out ping (RFC 7143 11.18)",
-            });
-        }
-        connection.ping_sent = Some(now);
-        self.ping(conn);
-        Ok(())
-    }
-
-    /// Length of a request header, for whoever builds control headers.
-    pub const HEADER: usize = BHS_LEN;
 }

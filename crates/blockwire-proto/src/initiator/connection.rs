@@ -1,0 +1,135 @@
+//! Connections of a session: what there is, adding one, keep-alive. Losing one is in `reassign`.
+
+use std::collections::VecDeque;
+
+use blockwire_wire::Deframer;
+
+use super::data_out::Burst;
+use super::session::{InitiatorSession, QUEUE_ROOM};
+use crate::endpoint::{Fatal, FatalCode};
+use crate::params::{ConnIndex, ConnectionParams};
+use crate::send_queue::SendQueue;
+use crate::slab::Slot;
+
+/// One connection of the session.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub params: ConnectionParams,
+    pub deframer: Deframer,
+    pub queue: SendQueue,
+    pub bursts: VecDeque<Burst>,
+    pub exp_stat_sn: u32,
+    /// Tasks allegiant to it.
+    pub tasks: u32,
+    /// The task of the Data-In at hand.
+    pub current: Option<Slot>,
+    /// The text exchange that the target wants to continue.
+    pub text: Option<Slot>,
+    pub logging_out: bool,
+    pub last_received: u64,
+    pub ping_sent: Option<u64>,
+}
+
+impl InitiatorSession {
+    /// Indexes of the connections there are.
+    pub fn connections(&self) -> impl Iterator<Item = ConnIndex> + '_ {
+        self.connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|_| i))
+    }
+
+    /// The connection with this CID.
+    #[must_use]
+    pub fn find_connection(&self, cid: u16) -> Option<ConnIndex> {
+        self.connections.iter().position(|c| c.as_ref().is_some_and(|c| c.params.cid == cid))
+    }
+
+    #[must_use]
+    pub fn connection_params(&self, conn: ConnIndex) -> Option<&ConnectionParams> {
+        self.connections.get(conn)?.as_ref().map(|c| &c.params)
+    }
+
+    /// Live changes: segment lengths and keep-alive; digests of a connection never change.
+    pub fn connection_params_mut(&mut self, conn: ConnIndex) -> Option<&mut ConnectionParams> {
+        self.connections.get_mut(conn)?.as_mut().map(|c| &mut c.params)
+    }
+
+    /// ExpStatSN of a connection.
+    #[must_use]
+    pub fn exp_stat_sn(&self, conn: ConnIndex) -> Option<u32> {
+        self.connections.get(conn)?.as_ref().map(|c| c.exp_stat_sn)
+    }
+
+    /// Tasks allegiant to a connection.
+    #[must_use]
+    pub fn tasks_on(&self, conn: ConnIndex) -> u32 {
+        self.connections.get(conn).and_then(Option::as_ref).map_or(0, |c| c.tasks)
+    }
+
+    #[inline]
+    pub(super) fn connection(&mut self, conn: ConnIndex) -> &mut Connection {
+        self.connections[conn].as_mut().expect("connection in use")
+    }
+
+    /// Adds a connection in the full feature phase. Waiting commands start.
+    pub fn add_connection(&mut self, params: ConnectionParams, exp_stat_sn: u32, now: u64) -> ConnIndex {
+        let connection = Connection {
+            deframer: Deframer::new(params.header_digest, params.data_digest),
+            queue: SendQueue::new(params.header_digest, params.data_digest, QUEUE_ROOM),
+            bursts: VecDeque::new(),
+            exp_stat_sn,
+            tasks: 0,
+            current: None,
+            text: None,
+            logging_out: false,
+            last_received: now,
+            ping_sent: None,
+            params,
+        };
+        let index = match self.connections.iter().position(Option::is_none) {
+            Some(index) => {
+                self.connections[index] = Some(connection);
+                index
+            }
+            None => {
+                self.connections.push(Some(connection));
+                self.connections.len() - 1
+            }
+        };
+        self.dead = false;
+        self.release_waiting();
+        index
+    }
+
+    /// When `on_timer` has to be called for this connection next.
+    #[must_use]
+    pub fn deadline(&self, conn: ConnIndex) -> Option<u64> {
+        let connection = self.connections.get(conn)?.as_ref()?;
+        match connection.ping_sent {
+            Some(sent) if connection.params.keep_alive_timeout > 0 => Some(sent + connection.params.keep_alive_timeout),
+            Some(_) => None,
+            None if connection.params.keep_alive_interval > 0 => {
+                Some(connection.last_received + connection.params.keep_alive_interval)
+            }
+            None => None,
+        }
+    }
+
+    /// Sends a keep-alive ping when one is due.
+    ///
+    /// # Errors
+    /// The peer did not answer in time.
+    pub fn on_timer(&mut self, conn: ConnIndex, now: u64) -> Result<(), Fatal> {
+        if self.deadline(conn).is_none_or(|at| at > now) {
+            return Ok(());
+        }
+        let connection = self.connection(conn);
+        if connection.ping_sent.is_some() {
+            return Err(Fatal {
+                code: FatalCode::KeepAliveTimeout,
+                what: "no answer to a NOP-Out ping (RFC 7143 11.18)",
+            });
+        }
+        connection.ping_sent = Some(now);
+        self.ping(conn);
+        Ok(())
+    }
+}
