@@ -75,6 +75,10 @@ class Places:
     to_target: tuple[tuple[int, int, int], ...]
     to_initiator: tuple[tuple[int, int, int], ...]
 
+    def boundaries(self, end: int) -> list[int]:
+        """Where each PDU of `end` begins."""
+        return [start for start, _, _ in (self.to_target if end == INITIATOR else self.to_initiator)]
+
     def cuts(self, end: int, every_byte: bool = False) -> list[int]:
         """Bytes after which to cut what `end` sends: each PDU boundary, places inside each header and payload."""
         pdus = self.to_target if end == INITIATOR else self.to_initiator

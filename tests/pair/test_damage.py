@@ -20,7 +20,7 @@ def after_login(end: int) -> tuple[tuple[int, int, int], ...]:
 
 
 @ENDS
-@pytest.mark.parametrize("part", range(6))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in range(1, 6))])
 def test_with_digests_every_flipped_bit_is_found(end: int, part: int) -> None:
     """RFC 7143 7.7 and 7.8 at ERL 0: the connection or the task is given up, the session comes back, data are right."""
     choose = random.Random(part)

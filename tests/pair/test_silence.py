@@ -94,6 +94,7 @@ def test_the_initiator_asks_when_nobody_else_does() -> None:
         assert [(p.header[16:20], p.data) for p in echoes] == [(p.header[16:20], p.data) for p in pings]
 
 
+@pytest.mark.slow
 def test_a_reader_that_does_not_read_costs_nobody_else_anything() -> None:
     """Deep READs are queued and nothing is taken from the link; another session goes on; at the end all is right."""
     with SteppedPair("ram:32M", timers=PATIENT, limits=QUIET_TARGET) as pair:
@@ -146,6 +147,7 @@ def test_data_out_that_never_comes() -> None:
         assert pair.stored(10240, 6144) == bytes(6144)
 
 
+@pytest.mark.slow
 def test_deep_writes_without_data_leave_room_for_others() -> None:
     """A session that asks for more buffer than there is and never fills it must not starve another one."""
     with SteppedPair("ram:64M", tapped=True, timers=PATIENT, keys=SMALL, limits=QUIET_TARGET) as pair:

@@ -51,6 +51,7 @@ def test_there_is_something_to_run() -> None:
     assert sum(len(commands(block)) for block in blocks("sh")) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_commands_run(block: str, environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
@@ -107,6 +108,7 @@ def has_ipv6() -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("console"))
 def test_console_output_is_real(block: str, environment: dict[str, str], tmp_path: Path) -> None:
     first, _, shown = block.partition("\n")

@@ -17,6 +17,8 @@ from blockwire.initiator.options import Timers
 from blockwire.target.events import TargetEvent
 from blockwire.testing.fault_proxy import Fault, FaultProxy
 
+pytestmark = pytest.mark.slow
+
 SIZE = 8 << 20
 PIECE = 128 * 1024
 TIMERS = Timers(
