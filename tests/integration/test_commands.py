@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import blockwire as api
+
 SRC = str(Path(__file__).resolve().parents[2] / "src")
 ENV = {**os.environ, "PYTHONPATH": SRC, "NO_COLOR": "1"}
 
@@ -151,26 +153,36 @@ def test_bench(blockwire_target_factory) -> None:
     assert report["errors"] == 0
     assert set(report["latency_us"]) == {"mean", "p50", "p90", "p99", "p999", "max"}
     assert report["latency_us"]["p50"] <= report["latency_us"]["p999"] <= report["latency_us"]["max"]
-    report = good(
-        "bench",
-        target.url,
-        "--rw",
-        "randrw",
-        "--overwrite",
-        "--verify",
-        "--iodepth",
-        "16",
-        "--runtime",
-        "0.5",
-        "--numjobs",
-        "2",
-    )
+    mixed = ("--rw", "randrw", "--overwrite", "--iodepth", "16", "--runtime", "0.5")
+    report = good("bench", target.url, *mixed, "--numjobs", "2")
     assert report["reads"]
     assert report["writes"]
-    assert report["miscompares"] == 0
     text = blockwire("bench", target.url, "--time", "0.3").stdout.decode()
     assert "IOPS" in text
     assert "█" in text
+
+
+@pytest.mark.parametrize("rw", ["randread", "randwrite", "randrw"])
+def test_bench_verify_always_compares_something(blockwire_target_factory, rw: str) -> None:
+    target = blockwire_target_factory("ram:16M")
+    report = good("bench", target.url, "--rw", rw, "--overwrite", "--verify", "--time", "0.5")
+    assert report["verified_reads"] > 100
+    assert report["miscompares"] == 0
+
+
+def test_bench_verify_fails_when_the_data_are_changed_behind_it(blockwire_target_factory) -> None:
+    target = blockwire_target_factory("ram:1M")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "blockwire", "bench", target.url, "--rw", "randrw", "--overwrite", "--verify",
+         "--time", "3", "--json"], env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with api.open(target.url) as lun:
+        while running.poll() is None:
+            lun.pwrite(os.urandom(1 << 20), 0)
+    _, err = running.communicate()
+    assert running.returncode == 6, err
+    assert json.loads(err.splitlines()[-1])["error"]["code"] == "data.differs"
+    bad(2, "bench", target.url, "--rw", "randrw", "--overwrite", "--verify", "--numjobs", "2")
 
 
 def test_serve_makes_files_tells_events_and_ends_in_order(tmp_path: Path) -> None:
@@ -300,7 +312,7 @@ def test_a_device_error_has_its_own_exit_code(blockwire_target_factory, tmp_path
 def test_a_connection_that_is_cut_in_the_middle_of_a_copy(tmp_path: Path) -> None:
     source = tmp_path / "s.img"
     source.write_bytes(os.urandom(24 << 20))
-    child, ready = start_serve("ram:32M", "-p", "127.0.0.1:0", "--filter", "delay:write=30ms")
+    child, ready = start_serve("ram:32M", "-p", "127.0.0.1:0", "--filter", "delay:write=300ms")
     url = ready["luns"][0]["url"]
     copy = subprocess.Popen(
         [sys.executable, "-m", "blockwire", "cp", str(source), url, "--depth", "2", "--timeout", "2", "--json"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -23,6 +24,9 @@ PATTERNS = {
     "read": (100, False), "write": (0, False), "randread": (100, True), "randwrite": (0, True),
     "rw": (50, False), "readwrite": (50, False), "randrw": (50, True),
 }  # fmt: skip
+
+VERIFY_SECONDS = 5.0
+"""The longest that the comparing pass after a workload of reads or writes alone takes."""
 
 PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999))
 
@@ -47,7 +51,7 @@ PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999))
 @click.option("--numjobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Sessions, a thread each.")
 @click.option("--size", type=SIZE, help="Use the first SIZE bytes only.")
 @click.option("--overwrite", is_flag=True, help="Needed for writes: the LUN's data will be lost.")
-@click.option("--verify", is_flag=True, help="Write a pattern and compare it when reading.")
+@click.option("--verify", is_flag=True, help="Compare data: in rw and randrw as they run, else in a pass of its own.")
 @click.option("--fua", is_flag=True, help="Force unit access: writes are durable before they end.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the random offsets.")
 @login_flags
@@ -73,10 +77,18 @@ def command(
             f"{what}, and the LUN's data would be lost", code="usage.overwrite",
             next="give --overwrite if that is meant, or use --rw randread",
         )  # fmt: skip
+    if verify and numjobs > 1:
+        raise errors.UsageError(
+            "--verify compares with what one session wrote, and several would overwrite each other's data",
+            next="use --numjobs 1 with --verify",
+        )
+    # Only a mix writes a pattern and reads it again. A workload of reads alone has nothing to compare with, and one of
+    # writes alone never looks: those are measured as they are, and a mixed pass does the comparing.
+    inline = verify and 0 < reads < 100
     where = login.url(url)
     load = Load(
         transfer=transfer, depth=depth, read_percent=reads, random=random, seconds=seconds, size=size or 0,
-        verify=verify, seed=seed, fua=fua,
+        verify=inline, seed=seed, fua=fua,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         luns = [
@@ -94,7 +106,15 @@ def command(
                 + f", {seconds:g} s on {name}"
             )  # fmt: skip
         report = run_load(luns, load)
+        checked = report
+        if verify and not inline:
+            checked = run_load(
+                luns, replace(load, read_percent=50, random=True, verify=True, seconds=min(seconds, VERIFY_SECONDS))
+            )
     values = figures(report)
+    if verify:
+        values["verified_reads"] = checked.reads
+        values["miscompares"] = checked.miscompares
     if as_json:
         parameters = {
             "rw": rw, "read_percent": reads, "transfer_bytes": transfer, "depth": depth, "numjobs": numjobs,
@@ -103,10 +123,15 @@ def command(
         output.document("bench/1", {"url": name, "parameters": parameters, **values})
     else:
         show(values, report.histogram_ns, quiet)
-    if report.miscompares:
+    if verify and not checked.reads:
+        raise errors.Error("nothing was compared", code="bench.not-verified", next="give --time more seconds")
+    if checked.miscompares:
         raise errors.DataDiffersError(
-            f"{report.miscompares} reads did not give what was written", evidence=report.first_error
+            f"{checked.miscompares} of {checked.reads} reads did not give what was written",
+            evidence=checked.first_error or "pattern of offset and generation",
         )
+    if checked.errors:
+        raise errors.DeviceError(f"{checked.errors} requests of the comparison failed", evidence=checked.first_error)
     if report.errors:
         raise errors.DeviceError(f"{report.errors} requests failed", evidence=report.first_error or "-")
 
@@ -151,6 +176,8 @@ def show(values: dict[str, Any], histogram: Any, quiet: bool) -> None:
     output.plain(f"{values['iops']:.0f} IOPS, {format_rate(values['bytes_per_second'])}, {values['errors']} errors")
     names = ("mean", *(name for name, _ in PERCENTILES), "max")
     output.plain("latency us  " + "  ".join(f"{name} {latency[name]:.1f}" for name in names))
+    if "verified_reads" in values:
+        output.plain(f"compared {values['verified_reads']} reads, {values['miscompares']} differ")
     if not quiet and histogram:
         output.plain(draw(histogram))
 

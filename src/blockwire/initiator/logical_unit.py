@@ -135,15 +135,19 @@ class Lun:
         if view.readonly and view.nbytes:
             raise errors.UsageError("read: the buffer is read-only", code="usage.buffer")
         self.geometry.check("read", offset, view.nbytes)
-        await self._in_pieces(IoKind.READ, offset, view)
-        return view.nbytes
+        with view:
+            length = view.nbytes
+            await self._in_pieces(IoKind.READ, offset, view)
+        return length
 
     async def pwrite(self, data: Any, offset: int, fua: bool = False) -> int:
         """Writes `data` at `offset`; with `fua` it is on stable storage when this ends. Gives its length."""
         view = octets(data)
         self.check_write("write", offset, view.nbytes)
-        await self._in_pieces(IoKind.WRITE, offset, view, fua)
-        return view.nbytes
+        with view:
+            length = view.nbytes
+            await self._in_pieces(IoKind.WRITE, offset, view, fua)
+        return length
 
     async def flush(self) -> None:
         """Everything written so far is on stable storage when this ends (SYNCHRONIZE CACHE)."""
@@ -229,7 +233,9 @@ class Lun:
         async def work() -> None:
             for start, size in todo:
                 at = start - offset
-                await self.io(kind, start, size, view[at : at + size], fua)
+                # Released by hand: a traceback that is kept must not keep the caller's buffer from being resized.
+                with view[at : at + size] as part:
+                    await self.io(kind, start, size, part, fua)
 
         workers = [asyncio.ensure_future(work()) for _ in range(PIECES_IN_FLIGHT)]
         try:
