@@ -159,29 +159,23 @@ class Connection:
         loop = asyncio.get_running_loop()
         queue: deque[tuple[float, bytes]] = deque()
         arrived = asyncio.Event()
-        ended = False
-
         # Bounded: a stalled direction must push back on its sender as a full network does.
         room = asyncio.Semaphore(16)
 
         async def read() -> None:
-            nonlocal ended
             await room.acquire()
             while data := await loop.sock_recv(source, PIECE):
                 queue.append((loop.time(), data))
                 arrived.set()
                 await room.acquire()
-            ended = True
-            arrived.set()
 
         reading = loop.create_task(read())
+        reading.add_done_callback(lambda _: arrived.set())
         try:
             while True:
-                while not queue and not ended and not reading.done():
+                while not queue and not reading.done():
                     arrived.clear()
-                    waiting = loop.create_task(arrived.wait())
-                    await asyncio.wait((waiting, reading), return_when=asyncio.FIRST_COMPLETED)
-                    waiting.cancel()
+                    await arrived.wait()
                 if not queue:
                     if reading.done():
                         reading.result()

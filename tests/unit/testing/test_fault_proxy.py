@@ -83,6 +83,15 @@ def until_reset(sock: socket.socket) -> bytes:
     raise AssertionError(f"an orderly end after {len(received)} bytes")
 
 
+def meets_a_reset(proxy: FaultProxy) -> bool:
+    """Whether a connection is reset before anything comes; the reset may be quicker than `connect` itself."""
+    try:
+        with connect(proxy) as sock:
+            return until_reset(sock) == b""
+    except ConnectionResetError:
+        return True
+
+
 @pytest.mark.parametrize("at", [0, 1, 100])
 def test_cuts_after_so_many_bytes(proxy: FaultProxy, at: int) -> None:
     proxy.plan(Fault(cut_to_client=at))
@@ -182,17 +191,15 @@ def test_small_sends(proxy: FaultProxy) -> None:
 
 def test_refuses(proxy: FaultProxy) -> None:
     proxy.plan(Fault(refuse=True))
-    with connect(proxy) as sock:
-        assert until_reset(sock) == b""
+    assert meets_a_reset(proxy)
 
 
 def test_a_server_that_is_not_there_ends_the_connection() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        with FaultProxy(f"127.0.0.1:{port}") as proxy, connect(proxy) as sock:
-            with pytest.raises(ConnectionResetError):
-                sock.recv(1)
+        with FaultProxy(f"127.0.0.1:{port}") as proxy:
+            assert meets_a_reset(proxy)
             assert wait_for(lambda: "connectionrefused" in proxy.connections[0].ended.lower())
 
 
