@@ -59,11 +59,7 @@ impl Fence {
                     return Cleared::Nothing;
                 }
                 marks.retain(|&(c, next)| c != conn || !serial::less_or_equal(next, exp_stat_sn));
-                if marks.is_empty() {
-                    Cleared::SendFenced
-                } else {
-                    Cleared::Nothing
-                }
+                if marks.is_empty() { Cleared::SendFenced } else { Cleared::Nothing }
             }
             Self::Sent { conn: c, stat_sn } => {
                 if *c == conn && serial::less_than(*stat_sn, exp_stat_sn) {
@@ -81,11 +77,7 @@ impl Fence {
         match self {
             Self::Raised { marks } if !marks.is_empty() => {
                 marks.retain(|&(c, _)| c != conn);
-                if marks.is_empty() {
-                    Cleared::SendFenced
-                } else {
-                    Cleared::Nothing
-                }
+                if marks.is_empty() { Cleared::SendFenced } else { Cleared::Nothing }
             }
             Self::Sent { conn: c, .. } if *c == conn => {
                 *self = Self::Clear;

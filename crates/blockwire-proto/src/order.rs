@@ -46,10 +46,7 @@ impl OrderQueue {
     /// What stands `ahead` places behind the front.
     #[must_use]
     pub fn get(&self, ahead: u32) -> Entry {
-        self.places
-            .get(ahead as usize)
-            .copied()
-            .unwrap_or(Entry::Missing)
+        self.places.get(ahead as usize).copied().unwrap_or(Entry::Missing)
     }
 
     /// Takes the front entry if it was received.
@@ -81,10 +78,7 @@ mod tests {
         assert!(order.insert(2, Entry::Task(Slot(2))));
         assert!(order.pop().is_none());
         assert!(order.insert(0, Entry::Task(Slot(0))));
-        assert!(
-            !order.insert(2, Entry::Task(Slot(9))),
-            "a duplicate is refused"
-        );
+        assert!(!order.insert(2, Entry::Task(Slot(9))), "a duplicate is refused");
         assert_eq!(order.pop(), Some(Entry::Task(Slot(0))));
         assert!(order.pop().is_none());
         assert!(order.insert(0, Entry::Consumed));

@@ -20,10 +20,7 @@ impl RangeSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            first: (0, 0),
-            more: Vec::new(),
-        }
+        Self { first: (0, 0), more: Vec::new() }
     }
 
     #[inline]
@@ -36,19 +33,12 @@ impl RangeSet {
     #[inline]
     #[must_use]
     pub fn runs(&self) -> usize {
-        if self.is_empty() {
-            0
-        } else {
-            1 + self.more.len()
-        }
+        if self.is_empty() { 0 } else { 1 + self.more.len() }
     }
 
     /// The runs, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        (!self.is_empty())
-            .then_some(self.first)
-            .into_iter()
-            .chain(self.more.iter().copied())
+        (!self.is_empty()).then_some(self.first).into_iter().chain(self.more.iter().copied())
     }
 
     /// Bytes in the set.
@@ -61,10 +51,7 @@ impl RangeSet {
     #[inline]
     #[must_use]
     pub fn contains(&self, start: u64, len: u64) -> bool {
-        len == 0
-            || self
-                .iter()
-                .any(|run| run.0 <= start && start + len <= run.1)
+        len == 0 || self.iter().any(|run| run.0 <= start && start + len <= run.1)
     }
 
     /// Whether any of `[start, start + len)` is in the set.
@@ -167,21 +154,13 @@ mod tests {
         set.insert(10, 10).unwrap();
         set.insert(40, 10).unwrap();
         set.insert(25, 5).unwrap();
-        assert_eq!(
-            set.iter().collect::<Vec<_>>(),
-            [(10, 20), (25, 30), (40, 50)]
-        );
+        assert_eq!(set.iter().collect::<Vec<_>>(), [(10, 20), (25, 30), (40, 50)]);
         assert_eq!(set.first_gap(0, 60), Some((0, 10)));
         assert_eq!(set.first_gap(12, 60), Some((20, 25)));
         assert_eq!(set.first_gap(45, 60), Some((50, 60)));
         set.insert(18, 8).unwrap();
         assert_eq!(set.iter().collect::<Vec<_>>(), [(10, 30), (40, 50)]);
-        assert!(
-            set.contains(10, 20)
-                && !set.contains(29, 2)
-                && set.overlaps(29, 2)
-                && !set.overlaps(30, 10)
-        );
+        assert!(set.contains(10, 20) && !set.contains(29, 2) && set.overlaps(29, 2) && !set.overlaps(30, 10));
         set.insert(30, 10).unwrap();
         assert_eq!((set.runs(), set.total()), (1, 40));
         set.truncate(15);

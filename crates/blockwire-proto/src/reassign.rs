@@ -22,20 +22,12 @@ pub fn resume_data_in(log: &mut DataSnLog, sent_to: u64, exp_data_sn: u32) -> Op
         return None;
     }
     let offset = log.rewind(exp_data_sn).unwrap_or(sent_to);
-    Some(ResumeIn {
-        offset,
-        data_sn: exp_data_sn,
-    })
+    Some(ResumeIn { offset, data_sn: exp_data_sn })
 }
 
 /// The next stretch of a write that has to be asked for, at most `burst` bytes: received data is never asked for again.
 #[must_use]
-pub fn next_missing(
-    received: &RangeSet,
-    from: u64,
-    expected: u64,
-    burst: u64,
-) -> Option<(u64, u64)> {
+pub fn next_missing(received: &RangeSet, from: u64, expected: u64, burst: u64) -> Option<(u64, u64)> {
     let (start, end) = received.first_gap(from, expected)?;
     Some((start, (end - start).min(burst)))
 }
@@ -50,20 +42,8 @@ mod tests {
         log.push(0, 8192).unwrap();
         log.push(8192, 8192).unwrap();
         log.push(16384, 100).unwrap();
-        assert_eq!(
-            resume_data_in(&mut log.clone(), 16484, 1),
-            Some(ResumeIn {
-                offset: 8192,
-                data_sn: 1
-            })
-        );
-        assert_eq!(
-            resume_data_in(&mut log.clone(), 16484, 3),
-            Some(ResumeIn {
-                offset: 16484,
-                data_sn: 3
-            })
-        );
+        assert_eq!(resume_data_in(&mut log.clone(), 16484, 1), Some(ResumeIn { offset: 8192, data_sn: 1 }));
+        assert_eq!(resume_data_in(&mut log.clone(), 16484, 3), Some(ResumeIn { offset: 16484, data_sn: 3 }));
         assert_eq!(resume_data_in(&mut log, 16484, 4), None);
     }
 

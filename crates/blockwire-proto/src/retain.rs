@@ -34,10 +34,7 @@ impl UnacknowledgedResponses {
     /// The task whose response carried `stat_sn`.
     #[must_use]
     pub fn find(&self, stat_sn: u32) -> Option<Slot> {
-        self.entries
-            .iter()
-            .find(|entry| entry.0 == stat_sn)
-            .map(|entry| entry.1)
+        self.entries.iter().find(|entry| entry.0 == stat_sn).map(|entry| entry.1)
     }
 
     pub fn drain(&mut self) -> impl Iterator<Item = Slot> + '_ {

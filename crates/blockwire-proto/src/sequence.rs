@@ -57,13 +57,7 @@ impl DataSnLog {
         } else if self.runs.len() >= MAX_RUNS {
             return Err(TooScattered);
         } else {
-            self.runs.push(Run {
-                first_sn: self.next,
-                count: 1,
-                offset,
-                each: len,
-                data,
-            });
+            self.runs.push(Run { first_sn: self.next, count: 1, offset, each: len, data });
         }
         self.next = self.next.wrapping_add(1);
         Ok(())
@@ -74,12 +68,7 @@ impl DataSnLog {
     pub fn range_of(&self, sn: u32) -> Option<(u64, u32)> {
         self.runs.iter().find_map(|run| {
             let index = sn.wrapping_sub(run.first_sn);
-            (index < run.count && run.data).then(|| {
-                (
-                    run.offset + u64::from(index) * u64::from(run.each),
-                    run.each,
-                )
-            })
+            (index < run.count && run.data).then(|| (run.offset + u64::from(index) * u64::from(run.each), run.each))
         })
     }
 

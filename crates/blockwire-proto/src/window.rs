@@ -22,10 +22,7 @@ impl CommandWindow {
     /// A window of `size` commands (at least 1) that expects `exp_cmd_sn` first.
     #[must_use]
     pub fn new(exp_cmd_sn: u32, size: u32) -> Self {
-        Self {
-            exp_cmd_sn,
-            max_cmd_sn: exp_cmd_sn.wrapping_add(size.max(1)).wrapping_sub(1),
-        }
+        Self { exp_cmd_sn, max_cmd_sn: exp_cmd_sn.wrapping_add(size.max(1)).wrapping_sub(1) }
     }
 
     #[inline]
@@ -44,9 +41,7 @@ impl CommandWindow {
     #[inline]
     #[must_use]
     pub fn position(&self, cmd_sn: u32) -> Position {
-        if serial::less_or_equal(self.exp_cmd_sn, cmd_sn)
-            && serial::less_or_equal(cmd_sn, self.max_cmd_sn)
-        {
+        if serial::less_or_equal(self.exp_cmd_sn, cmd_sn) && serial::less_or_equal(cmd_sn, self.max_cmd_sn) {
             Position::Ahead(cmd_sn.wrapping_sub(self.exp_cmd_sn))
         } else {
             Position::Outside

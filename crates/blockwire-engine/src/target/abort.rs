@@ -1,8 +1,8 @@
 //! Ending tasks for task management: what was admitted is ended, what may still change the medium is waited for (RFC 7143 4.2.3.3,
 //! 4.2.3.4, 11.5).
 
-use blockwire_proto::target::{TaskKind, TaskState};
 use blockwire_proto::Slot;
+use blockwire_proto::target::{TaskKind, TaskState};
 use blockwire_wire::serial;
 
 use super::context::Context;
@@ -108,7 +108,9 @@ impl Context<'_> {
         }
         if let Some(before) = pending.scope.before_cmd_sn {
             let issuing = match pending.scope.target {
-                AbortTarget::Task { session, .. } | AbortTarget::TaskSet { session, .. } | AbortTarget::Nexus { session } => session,
+                AbortTarget::Task { session, .. }
+                | AbortTarget::TaskSet { session, .. }
+                | AbortTarget::Nexus { session } => session,
                 AbortTarget::LogicalUnit { .. } => 0,
             };
             let expected = self.session.proto.numbers().exp_cmd_sn;

@@ -103,8 +103,7 @@ impl TargetSide {
     /// # Errors
     /// There is no such session, the handle names nothing, or it cannot be polled; the transport is closed then.
     pub fn adopt(&mut self, core: &mut Core, session: SessionId, handoff: Handoff) -> Result<(), Failure> {
-        let transport =
-            Transport::from_handle(handoff.transport).map_err(|e| Failure::io("transport.invalid", &e))?;
+        let transport = Transport::from_handle(handoff.transport).map_err(|e| Failure::io("transport.invalid", &e))?;
         let index = self.find(session)?;
         let number = match self.shared.connections.iter().position(Option::is_none) {
             Some(free) => free,
@@ -334,9 +333,9 @@ impl TargetSide {
         let mut pending = PendingAbort::new(self.shared.next_abort, scope, core.now, done);
         let indexes: Vec<u32> = match pending.scope.target {
             AbortTarget::LogicalUnit { .. } => self.index.values().copied().collect(),
-            AbortTarget::Task { session, .. } | AbortTarget::TaskSet { session, .. } | AbortTarget::Nexus { session } => {
-                self.index.get(&session).copied().into_iter().collect()
-            }
+            AbortTarget::Task { session, .. }
+            | AbortTarget::TaskSet { session, .. }
+            | AbortTarget::Nexus { session } => self.index.get(&session).copied().into_iter().collect(),
         };
         for index in indexes {
             self.with_session(core, index, |cx| cx.abort_here(&mut pending));
@@ -359,7 +358,8 @@ impl TargetSide {
 
     /// `api.send_unsolicited`.
     pub fn send_unsolicited(
-        &mut self, core: &mut Core, session: SessionId, cid: u16, header: [u8; BHS_LEN], data: Vec<u8>, effects: Effects,
+        &mut self, core: &mut Core, session: SessionId, cid: u16, header: [u8; BHS_LEN], data: Vec<u8>,
+        effects: Effects,
     ) {
         let Ok(index) = self.find(session) else { return };
         self.with_session(core, index, |cx| {

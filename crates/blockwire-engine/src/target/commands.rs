@@ -7,14 +7,33 @@ use crate::calls::CommandClass;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Block {
     TestUnitReady,
-    Read { lba: u64, blocks: u32 },
+    Read {
+        lba: u64,
+        blocks: u32,
+    },
     /// `compare`: WRITE AND VERIFY with BYTCHK 1.
-    Write { lba: u64, blocks: u32, fua: bool, compare: bool },
-    Verify { lba: u64, blocks: u32, check: ByteCheck },
+    Write {
+        lba: u64,
+        blocks: u32,
+        fua: bool,
+        compare: bool,
+    },
+    Verify {
+        lba: u64,
+        blocks: u32,
+        check: ByteCheck,
+    },
     Flush,
     /// Zero `blocks` means up to the last one.
-    WriteSame { lba: u64, blocks: u64, unmap: bool, no_data: bool },
-    Unmap { list_length: u32 },
+    WriteSame {
+        lba: u64,
+        blocks: u64,
+        unmap: bool,
+        no_data: bool,
+    },
+    Unmap {
+        list_length: u32,
+    },
 }
 
 /// BYTCHK of VERIFY (SBC-4 5.36).

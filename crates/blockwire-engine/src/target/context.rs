@@ -198,7 +198,10 @@ impl Context<'_> {
     /// Says once a second at most that a store fails.
     pub(super) fn tell_fault(&mut self, lun: usize, error: &blockwire_store::StoreError) {
         use blockwire_store::ErrorKind;
-        if matches!(error.kind, ErrorKind::OutOfRange | ErrorKind::ReadOnly | ErrorKind::Unsupported | ErrorKind::Invalid) {
+        if matches!(
+            error.kind,
+            ErrorKind::OutOfRange | ErrorKind::ReadOnly | ErrorKind::Unsupported | ErrorKind::Invalid
+        ) {
             return;
         }
         let store = self.session.luns[lun].handle().id;
@@ -327,12 +330,16 @@ impl Context<'_> {
     /// Takes memory for data that is asked for, all of it or none. No session may hold more than a quarter of the arena for data to
     /// come, so that writes whose data never comes stop nobody else.
     pub(super) fn reserve(&mut self, slot: Slot, offset: u32, len: u32) -> bool {
-        let Some(limit) = self.session.proto.task(slot).map(blockwire_proto::target::Task::expected_write) else { return false };
+        let Some(limit) = self.session.proto.task(slot).map(blockwire_proto::target::Task::expected_write) else {
+            return false;
+        };
         let reserved = self.session.reserved;
-        if reserved > 0 && reserved + u64::from(len) > self.arena.capacity() as u64 / 4 {
+        let quota = self.arena.capacity() as u64 / 4;
+        let work = self.session.work_mut(slot);
+        let lacking = work.lacking(offset, len, limit);
+        if reserved > 0 && lacking > 0 && reserved + lacking > quota {
             return false;
         }
-        let work = self.session.work_mut(slot);
         let before = work.out_bytes;
         let done = work.reserve(self.arena, offset, len, limit);
         let after = work.out_bytes;

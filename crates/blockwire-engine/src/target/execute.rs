@@ -125,7 +125,11 @@ impl Context<'_> {
     fn send_up(&mut self, slot: Slot, diverted: bool) {
         let tag = self.session.tag(slot);
         let Some(task) = self.session.proto.task(slot) else { return };
-        let received = task.out.received.first_gap(0, u64::from(task.expected_write())).map_or(task.expected_write(), |g| g.0 as u32);
+        let received = task
+            .out
+            .received
+            .first_gap(0, u64::from(task.expected_write()))
+            .map_or(task.expected_write(), |g| g.0 as u32);
         let data = self.session.work_of(slot).map_or_else(Vec::new, |w| w.copy_received(self.arena, received));
         self.shared.counters.other_commands += 1;
         self.events.push(Event::CommandForControl {
@@ -170,6 +174,9 @@ impl Context<'_> {
     pub(super) fn data_out(&mut self, slot: Slot) {
         let Some(work) = self.session.work_of(slot) else { return };
         let (phase, abort) = (work.phase, work.abort);
+        if phase != Phase::Run {
+            self.keep_offered(slot);
+        }
         if abort.is_some() {
             self.aborted_data_came(slot);
             return;
@@ -272,6 +279,12 @@ impl Context<'_> {
         let expected = if is_read { expected_read } else { expected_write };
         if wanted > 0 && expected == 0 && (if is_read { write } else { read }) {
             // the announced direction contradicts the command
+            return self.finish_sense(slot, Sense::InvalidFieldInCdb { byte: 0, bit: None });
+        }
+        let one_block =
+            matches!(block, Block::WriteSame { no_data: false, .. } | Block::Verify { check: ByteCheck::One, .. });
+        if one_block && u64::from(expected) < wanted {
+            // a part of the block that is to be repeated means nothing
             return self.finish_sense(slot, Sense::InvalidFieldInCdb { byte: 0, bit: None });
         }
         let total = wanted.min(u64::from(expected)) as u32;

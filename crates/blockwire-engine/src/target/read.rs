@@ -87,14 +87,20 @@ impl Context<'_> {
             self.finish_sense(slot, Sense::NotReady);
             return Pulled::Finished;
         }
-        if !retains && !digest && unit.handle().is_exclusive_to(self.worker)
+        if !retains
+            && !digest
+            && unit.handle().is_exclusive_to(self.worker)
             && let Some(mapping) = unit.store().mapping()
             && offset + u64::from(len) <= mapping.len as u64
         {
             // SAFETY: the range lies in the mapping, which stays while the store is open; changes and the closing of the store copy
             // this piece out first.
             let base = StoreBytes(unsafe { mapping.base.as_ptr().add(offset as usize) }.cast_const());
-            self.session.work[slot.0 as usize].pieces.push(Piece { offset: from, len, memory: PieceMemory::Direct(base) });
+            self.session.work[slot.0 as usize].pieces.push(Piece {
+                offset: from,
+                len,
+                memory: PieceMemory::Direct(base),
+            });
             self.register_direct(slot, start, offset + u64::from(len));
             self.shared.counters.bytes_sent_from_store += u64::from(len);
             return self.queue_piece(slot, from, len);

@@ -117,8 +117,7 @@ impl Context<'_> {
         let mut left = std::mem::take(&mut self.send_scratch.left);
         let memory = Memory { work: &self.session.work, arena: self.arena };
         let queue = self.session.proto.send_queue(conn);
-        let mut cx =
-            TransmitContext { transport, scratch: self.scratch, counters: &mut self.shared.counters, budget };
+        let mut cx = TransmitContext { transport, scratch: self.scratch, counters: &mut self.shared.counters, budget };
         let (now, session, cid) = (self.now, self.session.id, self.session.ports[conn].cid);
         let trace: &mut TraceRing = self.trace;
         let sent = transmit(queue, &memory, &mut cx, |pdu| {
@@ -144,4 +143,3 @@ impl Context<'_> {
         sent
     }
 }
-

@@ -10,8 +10,6 @@ pub enum Sense {
     LbaOutOfRange(u64),
     /// ILLEGAL REQUEST, INVALID FIELD IN CDB: byte and, where one is to blame, bit.
     InvalidFieldInCdb { byte: u16, bit: Option<u8> },
-    /// ILLEGAL REQUEST, INVALID FIELD IN PARAMETER LIST: byte.
-    InvalidFieldInParameterList { byte: u16 },
     /// ILLEGAL REQUEST, PARAMETER LIST LENGTH ERROR.
     ParameterListLength,
     /// DATA PROTECT, WRITE PROTECTED.
@@ -53,7 +51,6 @@ impl Sense {
         match self {
             Self::LbaOutOfRange(_) => (0x05, 0x21, 0x00),
             Self::InvalidFieldInCdb { .. } => (0x05, 0x24, 0x00),
-            Self::InvalidFieldInParameterList { .. } => (0x05, 0x26, 0x00),
             Self::ParameterListLength => (0x05, 0x1a, 0x00),
             Self::WriteProtected => (0x07, 0x27, 0x00),
             Self::NoSpace => (0x07, 0x27, 0x07),
@@ -77,12 +74,8 @@ impl Sense {
 
     /// The sense-key specific bytes of ILLEGAL REQUEST: SKSV, C/D, BPV and bit, field pointer (SPC-5 4.4.2.4.2).
     fn field_pointer(self) -> Option<[u8; 3]> {
-        let (command, byte, bit) = match self {
-            Self::InvalidFieldInCdb { byte, bit } => (true, byte, bit),
-            Self::InvalidFieldInParameterList { byte } => (false, byte, None),
-            _ => return None,
-        };
-        let mut first = 0x80 | if command { 0x40 } else { 0 };
+        let Self::InvalidFieldInCdb { byte, bit } = self else { return None };
+        let mut first = 0x80 | 0x40; // in the CDB, not in a parameter list
         if let Some(bit) = bit {
             first |= 0x08 | bit;
         }

@@ -87,8 +87,10 @@ impl TargetSide {
         let Some(Some((index, conn))) = self.shared.connections.get(number as usize).copied() else { return false };
         let Some(sink) = self.sink.as_ref() else { return false };
         let Some(mut session) = self.shared.sessions[index as usize].take() else { return false };
-        session.ports[conn].queued = false;
+        // what wakes it while it is served needs no further turn
+        session.ports[conn].queued = true;
         let Some(mut link) = session.links[conn].take() else {
+            session.ports[conn].queued = false;
             self.shared.sessions[index as usize] = Some(session);
             return false;
         };
@@ -161,6 +163,7 @@ impl TargetSide {
             }
         }
         let over = cx.session.ports[conn].closing;
+        cx.session.ports[conn].queued = false;
         if more && ended.is_none() {
             cx.wake(conn);
         }
@@ -261,9 +264,9 @@ impl TargetSide {
             let pending = &mut self.shared.aborts[at];
             if let Some((session, before)) = pending.barrier {
                 let passed = self.index.get(&session).is_none_or(|index| {
-                    self.shared.sessions[*index as usize].as_deref().is_none_or(|s| {
-                        blockwire_wire::serial::less_or_equal(before, s.proto.numbers().exp_cmd_sn)
-                    })
+                    self.shared.sessions[*index as usize]
+                        .as_deref()
+                        .is_none_or(|s| blockwire_wire::serial::less_or_equal(before, s.proto.numbers().exp_cmd_sn))
                 });
                 if passed {
                     pending.barrier = None;
@@ -446,7 +449,9 @@ impl Context<'_> {
     /// A store operation of a task ended.
     fn operation_done(&mut self, slot: Slot, generation: u32, outcome: Outcome) {
         // the task may be gone, and another one in its place
-        let Some(work) = self.session.work.get_mut(slot.0 as usize).filter(|w| w.generation == generation) else { return };
+        let Some(work) = self.session.work.get_mut(slot.0 as usize).filter(|w| w.generation == generation) else {
+            return;
+        };
         work.operation = 0;
         match work.block {
             Block::Read { .. } => self.read_done(slot, outcome),

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use blockwire_proto::target::TargetSession;
 use blockwire_proto::Slot;
+use blockwire_proto::target::TargetSession;
 use blockwire_store::Store;
 
 use super::work::Work;

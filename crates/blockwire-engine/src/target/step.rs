@@ -98,13 +98,25 @@ impl Context<'_> {
                 self.next_range_read(slot)
             }
             Block::Verify { check: ByteCheck::One, .. } => {
-                if self.all_here(slot) { self.next_range_read(slot) } else { Next::Wait }
+                if self.all_here(slot) {
+                    self.next_range_read(slot)
+                } else {
+                    Next::Wait
+                }
             }
             Block::WriteSame { unmap, no_data, .. } => {
-                if self.all_here(slot) { self.next_same(slot, unmap, no_data) } else { Next::Wait }
+                if self.all_here(slot) {
+                    self.next_same(slot, unmap, no_data)
+                } else {
+                    Next::Wait
+                }
             }
             Block::Unmap { .. } => {
-                if self.all_here(slot) { self.next_unmap(slot) } else { Next::Wait }
+                if self.all_here(slot) {
+                    self.next_unmap(slot)
+                } else {
+                    Next::Wait
+                }
             }
         }
     }
@@ -280,7 +292,11 @@ impl Context<'_> {
         let Some(&(lba, blocks)) = work.ranges.get(done as usize) else { return Next::Good };
         work.running_to = done + 1;
         let (offset, len) = (lba * block, blocks * block);
-        Next::Op(if can_punch { Op::Punch { offset, len } } else { Op::Zero { offset, len, may_unmap: true, fua: false } })
+        Next::Op(if can_punch {
+            Op::Punch { offset, len }
+        } else {
+            Op::Zero { offset, len, may_unmap: true, fua: false }
+        })
     }
 
     /// Takes the outcome of an operation; false when the command ended.
@@ -337,7 +353,8 @@ impl Context<'_> {
                 let Some(part) = work.received_part(self.arena, (at + inside as u64) as u32, left) else { break };
                 // SAFETY: received data of this task.
                 let sent = unsafe { std::slice::from_raw_parts(part.base(), part.len()) };
-                differs = sent.iter().zip(&stored[inside..]).position(|(a, b)| a != b).map(|p| at + (inside + p) as u64);
+                differs =
+                    sent.iter().zip(&stored[inside..]).position(|(a, b)| a != b).map(|p| at + (inside + p) as u64);
                 inside += part.len();
             }
             at += u64::from(extent.len);

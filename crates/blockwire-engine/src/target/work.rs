@@ -47,7 +47,9 @@ unsafe impl Send for StoreBytes {}
 pub(super) enum PieceMemory {
     /// In the store's own memory.
     Direct(StoreBytes),
-    Extents { list: [Option<Extent>; PIECE_EXTENTS] },
+    Extents {
+        list: [Option<Extent>; PIECE_EXTENTS],
+    },
     /// Bytes of the control plane, or a copy made when the arena was full.
     Heap(Box<[u8]>),
 }
@@ -234,6 +236,16 @@ impl Work {
         let n = (len as usize).min(extent.len as usize - inside);
         // SAFETY: inside the extent.
         Some(Part::new(unsafe { arena.pointer(extent).add(inside) }, n))
+    }
+
+    /// Bytes of memory that a range needs and does not have.
+    pub(super) fn lacking(&self, offset: u32, len: u32, limit: u32) -> u64 {
+        let first = offset as usize / SEGMENT;
+        let last = (offset + len - 1) as usize / SEGMENT;
+        (first..=last)
+            .filter(|at| self.out.get(*at).is_none_or(Option::is_none))
+            .map(|at| (limit as usize - at * SEGMENT).min(SEGMENT) as u64)
+            .sum()
     }
 
     /// Takes all segments of a range at once, or none.

@@ -17,20 +17,9 @@ pub(super) enum Inbound {
     /// A new task (SCSI command or control request): delivered when its data is complete and right.
     Request(Slot),
     /// Data of a task.
-    DataOut {
-        slot: Slot,
-        ttt: u32,
-        offset: u32,
-        length: u32,
-        last: bool,
-    },
+    DataOut { slot: Slot, ttt: u32, offset: u32, length: u32, last: bool },
     /// A data PDU that was refused but whose F bit counts.
-    BadDataOut {
-        slot: Slot,
-        ttt: u32,
-        last: bool,
-        reason: u8,
-    },
+    BadDataOut { slot: Slot, ttt: u32, last: bool, reason: u8 },
     /// A ping for immediate answer, or the answer to ours.
     Nop,
     /// Answered by Reject once it is complete.

@@ -15,14 +15,7 @@ impl TargetSession {
     /// `finish` the task ends: in the last Data-In where RFC 7143 11.7.3 allows it, otherwise in a SCSI Response.
     ///
     /// The bytes stay in place until the PDUs are sent and, above error recovery level 0, until `Released`.
-    pub fn send_data(
-        &mut self,
-        slot: Slot,
-        offset: u32,
-        len: u32,
-        last: bool,
-        finish: Option<Finish>,
-    ) {
+    pub fn send_data(&mut self, slot: Slot, offset: u32, len: u32, last: bool, finish: Option<Finish>) {
         let Some(task) = self.tasks.get_mut(slot) else {
             return;
         };
@@ -30,20 +23,12 @@ impl TargetSession {
             return;
         }
         debug_assert!(finish.is_none() || last);
-        let plain = task.expected_write() == 0
-            && self.fence.is_clear()
-            && !task.fenced
-            && !task.close_after;
-        let collapse = plain
-            && finish
-                .as_ref()
-                .is_some_and(|f| f.status == status::GOOD && f.response == 0);
+        let plain = task.expected_write() == 0 && self.fence.is_clear() && !task.fenced && !task.close_after;
+        let collapse = plain && finish.as_ref().is_some_and(|f| f.status == status::GOOD && f.response == 0);
         let keep_log = self.params.error_recovery_level > 0;
         let max_burst = self.params.max_burst_length;
         let (exp, mut max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
-        let c = self.conns[task.conn]
-            .as_deref_mut()
-            .expect("a task that is not frozen has its connection");
+        let c = self.conns[task.conn].as_deref_mut().expect("a task that is not frozen has its connection");
         let segment = c.params.max_send_data_segment_length;
         let mut at = offset;
         let mut left = len;
@@ -104,17 +89,7 @@ impl TargetSession {
             }
             bhs.set_exp_cmd_sn(exp);
             bhs.set_max_cmd_sn(max);
-            c.queue.push(
-                bhs,
-                Payload::Task {
-                    slot,
-                    direction: Direction::In,
-                    offset: at,
-                    len: n,
-                },
-                Some(slot),
-                mark,
-            );
+            c.queue.push(bhs, Payload::Task { slot, direction: Direction::In, offset: at, len: n }, Some(slot), mark);
             at += n;
             left -= n;
         }

@@ -34,23 +34,17 @@ impl TargetSession {
             // connection allegiance (4.2.2.1): data comes on the connection of its command
             return refuse(reject::INVALID_PDU_FIELD);
         }
-        let (offset, length, last) = (
-            bhs.buffer_offset(),
-            bhs.data_segment_length(),
-            bhs.is_final(),
-        );
+        let (offset, length, last) = (bhs.buffer_offset(), bhs.data_segment_length(), bhs.is_final());
         let ttt = bhs.target_transfer_tag();
         let out = &mut task.out;
-        let wanted =
-            task.finish.is_none() && out.condition.is_none() && task.state != TaskState::Responded;
+        let wanted = task.finish.is_none() && out.condition.is_none() && task.state != TaskState::Responded;
         let problem = if ttt == RESERVED_TAG {
             if !out.unsolicited_open {
                 // nothing more was to come unasked
                 if task.state == TaskState::Responded {
                     return (Inbound::Ignore, Destination::Discard);
                 }
-                out.condition
-                    .get_or_insert(Condition::UnexpectedUnsolicitedData);
+                out.condition.get_or_insert(Condition::UnexpectedUnsolicitedData);
                 return refuse(reject::PROTOCOL_ERROR);
             }
             let end = u64::from(offset) + u64::from(length);
@@ -91,54 +85,22 @@ impl TargetSession {
         if let Some(condition) = problem {
             out.condition.get_or_insert(condition);
             let what = "Data-Out out of order or outside of its range (RFC 7143 7.9, 11.7)";
-            self.events.push_back(TargetEvent::Violation {
-                conn,
-                what,
-                header: *bhs,
-            });
-            let bad = Inbound::BadDataOut {
-                slot,
-                ttt,
-                last,
-                reason: reject::PROTOCOL_ERROR,
-            };
+            self.events.push_back(TargetEvent::Violation { conn, what, header: *bhs });
+            let bad = Inbound::BadDataOut { slot, ttt, last, reason: reject::PROTOCOL_ERROR };
             return (bad, Destination::Discard);
         }
-        let destination = if wanted {
-            Self::task_destination(slot, offset)
-        } else {
-            Destination::Discard
-        };
-        (
-            Inbound::DataOut {
-                slot,
-                ttt,
-                offset,
-                length,
-                last,
-            },
-            destination,
-        )
+        let destination = if wanted { Self::task_destination(slot, offset) } else { Destination::Discard };
+        (Inbound::DataOut { slot, ttt, offset, length, last }, destination)
     }
 
-    pub(super) fn data_out_complete(
-        &mut self,
-        slot: Slot,
-        ttt: u32,
-        offset: u32,
-        length: u32,
-        last: bool,
-    ) {
+    pub(super) fn data_out_complete(&mut self, slot: Slot, ttt: u32, offset: u32, length: u32, last: bool) {
         let Some(task) = self.tasks.get_mut(slot) else {
             return;
         };
         let out = &mut task.out;
         if task.finish.is_none()
             && out.condition.is_none()
-            && out
-                .received
-                .insert(u64::from(offset), u64::from(length))
-                .is_err()
+            && out.received.insert(u64::from(offset), u64::from(length)).is_err()
         {
             out.condition = Some(Condition::IncorrectAmountOfData);
         }
@@ -158,12 +120,8 @@ impl TargetSession {
             out.unsolicited_open = false;
         } else if let Some(at) = out.r2ts.iter().position(|r| r.target_transfer_tag == ttt) {
             let r2t = out.r2ts.remove(at);
-            if !out
-                .received
-                .contains(u64::from(r2t.offset), u64::from(r2t.length))
-            {
-                out.condition
-                    .get_or_insert(Condition::IncorrectAmountOfData);
+            if !out.received.contains(u64::from(r2t.offset), u64::from(r2t.length)) {
+                out.condition.get_or_insert(Condition::IncorrectAmountOfData);
             }
         }
         let (open, answered) = (out.is_open(), task.finish.is_some());
@@ -193,16 +151,10 @@ impl TargetSession {
         let Some(task) = self.tasks.get(slot) else {
             return 0;
         };
-        if task.frozen
-            || task.state != TaskState::Active
-            || task.finish.is_some()
-            || task.out.condition.is_some()
-        {
+        if task.frozen || task.state != TaskState::Active || task.finish.is_some() || task.out.condition.is_some() {
             return 0;
         }
-        self.params
-            .max_outstanding_r2t
-            .saturating_sub(task.out.r2ts.len() as u32)
+        self.params.max_outstanding_r2t.saturating_sub(task.out.r2ts.len() as u32)
     }
 
     /// Asks for `length` bytes at `offset`, for which there is memory. At most MaxBurstLength at a time (13.13), and
@@ -223,14 +175,7 @@ impl TargetSession {
         }
         let r2t_sn = task.data_in.data_sn;
         task.data_in.data_sn += 1;
-        task.out.r2ts.push(R2t {
-            target_transfer_tag,
-            r2t_sn,
-            offset,
-            length,
-            next: offset,
-            next_data_sn: 0,
-        });
+        task.out.r2ts.push(R2t { target_transfer_tag, r2t_sn, offset, length, next: offset, next_data_sn: 0 });
         let conn = task.conn;
         let mut bhs = Bhs::new(Opcode::R2t, FINAL);
         bhs.set_lun(task.lun);

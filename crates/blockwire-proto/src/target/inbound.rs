@@ -10,11 +10,7 @@ use crate::params::ConnIndex;
 use crate::send_queue::Direction;
 
 impl TargetSession {
-    pub(super) fn inbound_header(
-        &mut self,
-        conn: ConnIndex,
-        now: u64,
-    ) -> Result<Destination, Fatal> {
+    pub(super) fn inbound_header(&mut self, conn: ConnIndex, now: u64) -> Result<Destination, Fatal> {
         let c = self.conn(conn);
         c.last_heard = now;
         let bhs = c.bhs();
@@ -33,42 +29,22 @@ impl TargetSession {
             }
             Some(Opcode::Snack) => {
                 // 11.16: mandatory above level 0 only. At level 0 nothing is kept that could be sent again.
-                (
-                    Inbound::Reject(reject::COMMAND_NOT_SUPPORTED),
-                    Destination::Discard,
-                )
+                (Inbound::Reject(reject::COMMAND_NOT_SUPPORTED), Destination::Discard)
             }
             Some(Opcode::LoginRequest) => {
                 // 6.3: a login in the full feature phase is a protocol error
-                (
-                    Inbound::Reject(reject::PROTOCOL_ERROR),
-                    Destination::Discard,
-                )
+                (Inbound::Reject(reject::PROTOCOL_ERROR), Destination::Discard)
             }
             Some(_) => {
-                return Err(Fatal::violation(
-                    "a target's opcode from an initiator (RFC 7143 11.2.1.2)",
-                ));
+                return Err(Fatal::violation("a target's opcode from an initiator (RFC 7143 11.2.1.2)"));
             }
-            None => (
-                Inbound::Reject(reject::COMMAND_NOT_SUPPORTED),
-                Destination::Discard,
-            ),
+            None => (Inbound::Reject(reject::COMMAND_NOT_SUPPORTED), Destination::Discard),
         };
         self.conn(conn).inbound = inbound;
-        Ok(if length == 0 {
-            Destination::None
-        } else {
-            destination
-        })
+        Ok(if length == 0 { Destination::None } else { destination })
     }
 
-    pub(super) fn inbound_pdu(
-        &mut self,
-        conn: ConnIndex,
-        control: &[u8],
-        digest_ok: bool,
-    ) -> Result<(), Fatal> {
+    pub(super) fn inbound_pdu(&mut self, conn: ConnIndex, control: &[u8], digest_ok: bool) -> Result<(), Fatal> {
         let c = self.conn(conn);
         let bhs = c.bhs();
         let inbound = std::mem::replace(&mut c.inbound, Inbound::Ignore);
@@ -80,29 +56,16 @@ impl TargetSession {
             Inbound::Ignore => {}
             Inbound::Abandoned(slot) => self.bury(slot),
             Inbound::Request(slot) => self.request_complete(slot, control),
-            Inbound::DataOut {
-                slot,
-                ttt,
-                offset,
-                length,
-                last,
-            } => self.data_out_complete(slot, ttt, offset, length, last),
-            Inbound::BadDataOut {
-                slot,
-                ttt,
-                last,
-                reason,
-            } => {
+            Inbound::DataOut { slot, ttt, offset, length, last } => {
+                self.data_out_complete(slot, ttt, offset, length, last);
+            }
+            Inbound::BadDataOut { slot, ttt, last, reason } => {
                 self.reject(conn, &bhs, reason)?;
                 self.data_out_closed(slot, ttt, last);
             }
             Inbound::Nop => self.nop_complete(conn, &bhs, control)?,
             Inbound::Reject(reason) => {
-                self.events.push_back(TargetEvent::Violation {
-                    conn,
-                    what: reason_text(reason),
-                    header: bhs,
-                });
+                self.events.push_back(TargetEvent::Violation { conn, what: reason_text(reason), header: bhs });
                 self.reject(conn, &bhs, reason)?;
             }
         }
@@ -110,26 +73,15 @@ impl TargetSession {
     }
 
     /// RFC 7143 7.8: the PDU is rejected and discarded.
-    fn bad_data_digest(
-        &mut self,
-        conn: ConnIndex,
-        bhs: &Bhs,
-        inbound: Inbound,
-    ) -> Result<(), Fatal> {
-        self.events
-            .push_back(TargetEvent::DigestFailure { conn, header: *bhs });
+    fn bad_data_digest(&mut self, conn: ConnIndex, bhs: &Bhs, inbound: Inbound) -> Result<(), Fatal> {
+        self.events.push_back(TargetEvent::DigestFailure { conn, header: *bhs });
         match inbound {
             Inbound::Request(slot) => {
                 // its CmdSN was not received (7.3); the initiator retries the command with all its data
                 self.forget_request(slot);
                 self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)
             }
-            Inbound::DataOut {
-                slot, ttt, last, ..
-            }
-            | Inbound::BadDataOut {
-                slot, ttt, last, ..
-            } => {
+            Inbound::DataOut { slot, ttt, last, .. } | Inbound::BadDataOut { slot, ttt, last, .. } => {
                 self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)?;
                 self.set_condition(slot, super::Condition::ProtocolServiceCrcError);
                 self.data_out_closed(slot, ttt, last);
@@ -146,11 +98,7 @@ impl TargetSession {
 
     /// Where the data of a request or Data-Out goes.
     pub(super) fn task_destination(slot: crate::Slot, offset: u32) -> Destination {
-        Destination::Task {
-            slot,
-            direction: Direction::Out,
-            offset,
-        }
+        Destination::Task { slot, direction: Direction::Out, offset }
     }
 }
 

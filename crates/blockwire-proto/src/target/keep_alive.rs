@@ -22,19 +22,13 @@ impl TargetSession {
         if let Some(ping) = c.ping {
             if now >= ping.deadline {
                 let what = "no answer to a NOP-In within the keep-alive timeout (RFC 7143 7.14)";
-                return Err(Fatal {
-                    code: FatalCode::KeepAliveTimeout,
-                    what,
-                });
+                return Err(Fatal { code: FatalCode::KeepAliveTimeout, what });
             }
         } else if interval > 0 && now >= c.last_heard.saturating_add(interval) {
             let deadline = now.saturating_add(c.params.keep_alive_timeout.max(1));
             let target_transfer_tag = self.unused_ttt();
             self.send_nop_in(conn, target_transfer_tag);
-            self.conn(conn).ping = Some(Ping {
-                target_transfer_tag,
-                deadline,
-            });
+            self.conn(conn).ping = Some(Ping { target_transfer_tag, deadline });
         }
         Ok(())
     }
@@ -45,9 +39,7 @@ impl TargetSession {
         let c = self.conns.get(conn)?.as_deref()?;
         match c.ping {
             Some(ping) => Some(ping.deadline),
-            None if c.params.keep_alive_interval > 0 => {
-                Some(c.last_heard.saturating_add(c.params.keep_alive_interval))
-            }
+            None if c.params.keep_alive_interval > 0 => Some(c.last_heard.saturating_add(c.params.keep_alive_interval)),
             None => None,
         }
     }
@@ -72,25 +64,15 @@ impl TargetSession {
             let ttt = self.unused_ttt();
             self.send_nop_in(conn, ttt);
             // No deadline of its own: a silent peer is found by the keep-alive.
-            self.conn(conn).ping = Some(Ping {
-                target_transfer_tag: ttt,
-                deadline: u64::MAX,
-            });
+            self.conn(conn).ping = Some(Ping { target_transfer_tag: ttt, deadline: u64::MAX });
         }
     }
 
     /// An immediate NOP-Out is complete.
-    pub(super) fn nop_complete(
-        &mut self,
-        conn: ConnIndex,
-        bhs: &Bhs,
-        data: &[u8],
-    ) -> Result<(), Fatal> {
+    pub(super) fn nop_complete(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         if bhs.initiator_task_tag() == RESERVED_TAG {
             let c = self.conn(conn);
-            if c.ping
-                .is_some_and(|ping| ping.target_transfer_tag == bhs.target_transfer_tag())
-            {
+            if c.ping.is_some_and(|ping| ping.target_transfer_tag == bhs.target_transfer_tag()) {
                 c.ping = None;
             }
             return Ok(());
@@ -124,14 +106,8 @@ impl TargetSession {
         bhs.set_exp_cmd_sn(exp);
         bhs.set_max_cmd_sn(max);
         // 11.19: the ping data, as much of it as the initiator takes in one PDU
-        let keep = data
-            .len()
-            .min(c.params.max_send_data_segment_length as usize);
-        let payload = if keep == 0 {
-            Payload::None
-        } else {
-            Payload::Inline(data[..keep].to_vec())
-        };
+        let keep = data.len().min(c.params.max_send_data_segment_length as usize);
+        let payload = if keep == 0 { Payload::None } else { Payload::Inline(data[..keep].to_vec()) };
         c.queue.push(bhs, payload, slot, mark);
     }
 }

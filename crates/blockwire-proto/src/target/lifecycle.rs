@@ -49,8 +49,7 @@ impl TargetSession {
         let Some(task) = self.tasks.get(slot) else {
             return;
         };
-        let (state, conn, tag, frozen) =
-            (task.state, task.conn, task.initiator_task_tag, task.frozen);
+        let (state, conn, tag, frozen) = (task.state, task.conn, task.initiator_task_tag, task.frozen);
         let (immediate, cmd_sn) = (task.immediate, task.cmd_sn);
         if task.out.is_open() || state == TaskState::Receiving {
             self.note_late(tag);
@@ -66,9 +65,7 @@ impl TargetSession {
             }
             TaskState::Waiting => self.order.consume(slot),
             TaskState::Active => {
-                let congested = !frozen
-                    && self.conns.get(conn).is_some_and(Option::is_some)
-                    && self.is_congested(conn);
+                let congested = !frozen && self.conns.get(conn).is_some_and(Option::is_some) && self.is_congested(conn);
                 self.uncount(slot, congested);
             }
             TaskState::Responded | TaskState::Dying => {}
@@ -94,17 +91,14 @@ impl TargetSession {
 
     /// Bytes in transit no longer refer to a task that ended.
     pub(super) fn bury(&mut self, slot: Slot) {
-        if self
-            .tasks
-            .get(slot)
-            .is_none_or(|t| t.state != TaskState::Dying)
-        {
+        if self.tasks.get(slot).is_none_or(|t| t.state != TaskState::Dying) {
             return;
         }
-        let still = self.conns.iter().flatten().any(|c| {
-            c.inbound.slot() == Some(slot)
-                || c.queue.get(0).is_some_and(|pdu| pdu.slot == Some(slot))
-        });
+        let still = self
+            .conns
+            .iter()
+            .flatten()
+            .any(|c| c.inbound.slot() == Some(slot) || c.queue.get(0).is_some_and(|pdu| pdu.slot == Some(slot)));
         if !still {
             self.release(slot);
         }
@@ -129,12 +123,8 @@ impl TargetSession {
             return 0;
         }
         self.conns[conn] = None;
-        let mine: Vec<Slot> = self
-            .tasks
-            .iter()
-            .filter(|(_, t)| t.conn == conn && !t.frozen)
-            .map(|(slot, _)| slot)
-            .collect();
+        let mine: Vec<Slot> =
+            self.tasks.iter().filter(|(_, t)| t.conn == conn && !t.frozen).map(|(slot, _)| slot).collect();
         let mut ended = 0;
         for slot in mine {
             match self.tasks[slot].state {
@@ -157,12 +147,8 @@ impl TargetSession {
             return 0;
         }
         self.conns[conn] = None;
-        let mine: Vec<Slot> = self
-            .tasks
-            .iter()
-            .filter(|(_, t)| t.conn == conn && !t.frozen)
-            .map(|(slot, _)| slot)
-            .collect();
+        let mine: Vec<Slot> =
+            self.tasks.iter().filter(|(_, t)| t.conn == conn && !t.frozen).map(|(slot, _)| slot).collect();
         let mut frozen = 0;
         for slot in mine {
             let task = &mut self.tasks[slot];
@@ -206,12 +192,7 @@ impl TargetSession {
     ///
     /// # Errors
     /// The task cannot be moved; the record is unchanged.
-    pub fn rebind(
-        &mut self,
-        slot: Slot,
-        conn: ConnIndex,
-        exp_data_sn: u32,
-    ) -> Result<Rebound, RebindError> {
+    pub fn rebind(&mut self, slot: Slot, conn: ConnIndex, exp_data_sn: u32) -> Result<Rebound, RebindError> {
         let cid = self.connection(conn).ok_or(RebindError::NoTask)?.params.cid;
         let task = self.tasks.get_mut(slot).ok_or(RebindError::NoTask)?;
         if !task.frozen {

@@ -23,6 +23,4 @@ pub use connection::Connection;
 pub use lifecycle::{RebindError, Rebound};
 pub use respond::SendMark;
 pub use session::{SessionNumbers, TargetEvent, TargetLimits, TargetSession};
-pub use task::{
-    Cdb, Condition, Finish, InProgress, OutProgress, R2t, Residual, Task, TaskKind, TaskState,
-};
+pub use task::{Cdb, Condition, Finish, InProgress, OutProgress, R2t, Residual, Task, TaskKind, TaskState};

@@ -41,8 +41,7 @@ fn additional(ahs: &[u8]) -> Result<Additional<'_>, Fatal> {
         match kind {
             AHS_EXTENDED_CDB if out.cdb.is_empty() => out.cdb = body,
             AHS_BIDIRECTIONAL_READ if out.bidirectional_read.is_none() && length == 5 => {
-                out.bidirectional_read =
-                    Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
+                out.bidirectional_read = Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
             }
             AHS_EXTENDED_CDB | AHS_BIDIRECTIONAL_READ => return Err(bad()),
             _ => {}
@@ -64,11 +63,7 @@ impl TargetSession {
         if let Some(slot) = self.tags.get(tag) {
             let task = &self.tasks[slot];
             let retry = !bhs.is_immediate() && !task.immediate && task.cmd_sn == bhs.cmd_sn();
-            return Some(if retry {
-                Inbound::Ignore
-            } else {
-                Inbound::Reject(reject::TASK_IN_PROGRESS)
-            });
+            return Some(if retry { Inbound::Ignore } else { Inbound::Reject(reject::TASK_IN_PROGRESS) });
         }
         if bhs.is_immediate() {
             if self.immediate_commands >= self.limits.immediate_commands {
@@ -78,9 +73,7 @@ impl TargetSession {
         }
         match self.window.position(bhs.cmd_sn()) {
             Position::Outside => Some(Inbound::Ignore),
-            Position::Ahead(ahead) if self.order.get(ahead) != Entry::Missing => {
-                Some(Inbound::Ignore)
-            }
+            Position::Ahead(ahead) if self.order.get(ahead) != Entry::Missing => Some(Inbound::Ignore),
             Position::Ahead(_) => None,
         }
     }
@@ -128,11 +121,7 @@ impl TargetSession {
         slot
     }
 
-    pub(super) fn scsi_command_header(
-        &mut self,
-        conn: ConnIndex,
-        bhs: &Bhs,
-    ) -> Result<(Inbound, Destination), Fatal> {
+    pub(super) fn scsi_command_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(Inbound, Destination), Fatal> {
         if let Some(refused) = self.admit(bhs) {
             if refused == Inbound::Ignore && !bhs.is_final() {
                 self.note_late(bhs.initiator_task_tag());
@@ -143,10 +132,7 @@ impl TargetSession {
         let (read, write, last) = (flags & READ != 0, flags & WRITE != 0, flags & FINAL != 0);
         if !last && !write {
             // F=0 announces unsolicited data, which only a write has (11.3.1)
-            return Ok((
-                Inbound::Reject(reject::INVALID_PDU_FIELD),
-                Destination::Discard,
-            ));
+            return Ok((Inbound::Reject(reject::INVALID_PDU_FIELD), Destination::Discard));
         }
         let mut cdb_rest = Cdb::default();
         let mut bidirectional_read = 0;
@@ -158,11 +144,7 @@ impl TargetSession {
         let mut task = self.new_task(conn, TaskKind::Scsi, bhs);
         task.read = read;
         task.write = write;
-        task.cdb = if bhs.ahs_len() > 0 {
-            cdb_rest
-        } else {
-            Cdb::new(*bhs.cdb(), &[])
-        };
+        task.cdb = if bhs.ahs_len() > 0 { cdb_rest } else { Cdb::new(*bhs.cdb(), &[]) };
         task.expected = bhs.expected_data_transfer_length();
         task.bidirectional_read = if read && write { bidirectional_read } else { 0 };
         let length = bhs.data_segment_length();
@@ -185,11 +167,7 @@ impl TargetSession {
             }
         }
         let slot = self.insert_task(task);
-        let destination = if keep {
-            Self::task_destination(slot, 0)
-        } else {
-            Destination::Discard
-        };
+        let destination = if keep { Self::task_destination(slot, 0) } else { Destination::Discard };
         Ok((Inbound::Request(slot), destination))
     }
 
@@ -199,49 +177,31 @@ impl TargetSession {
         }
         let length = bhs.data_segment_length();
         if length > 0 && bhs.opcode() != Some(Opcode::TextRequest) {
-            return (
-                Inbound::Reject(reject::INVALID_PDU_FIELD),
-                Destination::Discard,
-            );
+            return (Inbound::Reject(reject::INVALID_PDU_FIELD), Destination::Discard);
         }
         if self.control_bytes.saturating_add(length) > self.limits.control_bytes {
             // nothing was made of it: the initiator may send it again (7.3)
-            return (
-                Inbound::Reject(reject::LONG_OPERATION_REJECT),
-                Destination::Discard,
-            );
+            return (Inbound::Reject(reject::LONG_OPERATION_REJECT), Destination::Discard);
         }
         let task = self.new_task(conn, TaskKind::Control, bhs);
-        (
-            Inbound::Request(self.insert_task(task)),
-            Destination::Control,
-        )
+        (Inbound::Request(self.insert_task(task)), Destination::Control)
     }
 
     /// A NOP-Out (11.18): the answer to our ping, a ping for now, or one in command order.
     pub(super) fn nop_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> (Inbound, Destination) {
         if bhs.initiator_task_tag() == RESERVED_TAG {
             if !bhs.is_immediate() {
-                return (
-                    Inbound::Reject(reject::INVALID_PDU_FIELD),
-                    Destination::Discard,
-                );
+                return (Inbound::Reject(reject::INVALID_PDU_FIELD), Destination::Discard);
             }
             return (Inbound::Nop, Destination::Discard);
         }
         if bhs.is_immediate() {
             let limit = self.limits.side_answers / 2;
             if self.conn(conn).side_answers >= limit || self.has_much_to_send(conn, bhs) {
-                return (
-                    Inbound::Reject(reject::IMMEDIATE_COMMAND_REJECT),
-                    Destination::Discard,
-                );
+                return (Inbound::Reject(reject::IMMEDIATE_COMMAND_REJECT), Destination::Discard);
             }
             if self.tags.get(bhs.initiator_task_tag()).is_some() {
-                return (
-                    Inbound::Reject(reject::TASK_IN_PROGRESS),
-                    Destination::Discard,
-                );
+                return (Inbound::Reject(reject::TASK_IN_PROGRESS), Destination::Discard);
             }
             return (Inbound::Nop, Destination::Control);
         }
@@ -251,16 +211,10 @@ impl TargetSession {
         if self.control_bytes.saturating_add(bhs.data_segment_length()) > self.limits.control_bytes
             || self.has_much_to_send(conn, bhs)
         {
-            return (
-                Inbound::Reject(reject::LONG_OPERATION_REJECT),
-                Destination::Discard,
-            );
+            return (Inbound::Reject(reject::LONG_OPERATION_REJECT), Destination::Discard);
         }
         let task = self.new_task(conn, TaskKind::Nop, bhs);
-        (
-            Inbound::Request(self.insert_task(task)),
-            Destination::Control,
-        )
+        (Inbound::Request(self.insert_task(task)), Destination::Control)
     }
 
     /// Ping data that the peer does not read back must not pile up.
@@ -274,10 +228,7 @@ impl TargetSession {
         let task = &mut self.tasks[slot];
         if task.kind == TaskKind::Scsi {
             let length = task.header.data_segment_length();
-            if length > 0
-                && task.out.condition != Some(Condition::IncorrectAmountOfData)
-                && task.write
-            {
+            if length > 0 && task.out.condition != Some(Condition::IncorrectAmountOfData) && task.write {
                 // one run in an empty set always fits
                 let _ = task.out.received.insert(0, u64::from(length));
             }
@@ -311,17 +262,12 @@ mod tests {
     #[test]
     fn reads_the_chain_of_additional_headers() {
         // 11.2.2.3: a 20-byte CDB has AHSLength 5 = 4 CDB bytes and the reserved one; 11.2.2.4: AHSLength 5, type 2
-        let ahs = [
-            0, 5, 1, 0, 0xaa, 0xbb, 0xcc, 0xdd, 0, 5, 2, 0, 0, 0, 0x10, 0,
-        ];
+        let ahs = [0, 5, 1, 0, 0xaa, 0xbb, 0xcc, 0xdd, 0, 5, 2, 0, 0, 0, 0x10, 0];
         let read = additional(&ahs).expect("well formed");
         assert_eq!(read.cdb, [0xaa, 0xbb, 0xcc, 0xdd]);
         assert_eq!(read.bidirectional_read, Some(0x1000));
         assert!(additional(&[0, 9, 1, 0, 1, 2, 3, 4]).is_err());
         assert!(additional(&[0, 0, 1, 0]).is_err());
-        assert_eq!(
-            additional(&[0, 1, 0x3f, 0]).expect("unknown type"),
-            Additional::default()
-        );
+        assert_eq!(additional(&[0, 1, 0x3f, 0]).expect("unknown type"), Additional::default());
     }
 }

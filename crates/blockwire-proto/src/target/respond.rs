@@ -64,10 +64,7 @@ impl TargetSession {
         let Some(task) = self.tasks.get_mut(slot) else {
             return false;
         };
-        if task.kind != TaskKind::Control
-            || task.state != TaskState::Active
-            || task.parked_control.is_some()
-        {
+        if task.kind != TaskKind::Control || task.state != TaskState::Active || task.parked_control.is_some() {
             return false;
         }
         task.parked_control = Some(Box::new((header, data)));
@@ -128,11 +125,7 @@ impl TargetSession {
         while self.fence.is_clear()
             && let Some(slot) = self.parked.pop_front()
         {
-            if self
-                .tasks
-                .get(slot)
-                .is_some_and(|t| !t.frozen && t.state == TaskState::Active)
-            {
+            if self.tasks.get(slot).is_some_and(|t| !t.frozen && t.state == TaskState::Active) {
                 self.answer(slot);
             }
         }
@@ -178,9 +171,7 @@ impl TargetSession {
         let keep = self.params.error_recovery_level > 0;
         let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
         let task = &mut self.tasks[slot];
-        let c = self.conns[task.conn]
-            .as_deref_mut()
-            .expect("a task that is not frozen has its connection");
+        let c = self.conns[task.conn].as_deref_mut().expect("a task that is not frozen has its connection");
         let (mut bhs, payload) = match task.kind {
             TaskKind::Scsi => {
                 let data_sn = task.data_in.data_sn;
@@ -189,23 +180,12 @@ impl TargetSession {
                     let finish = task.finish.clone().unwrap_or_default();
                     scsi_response(finish, data_sn, bidirectional)
                 } else {
-                    scsi_response(
-                        task.finish.take().unwrap_or_default(),
-                        data_sn,
-                        bidirectional,
-                    )
+                    scsi_response(task.finish.take().unwrap_or_default(), data_sn, bidirectional)
                 }
             }
             TaskKind::Control | TaskKind::Nop => {
                 let (bhs, data) = *task.parked_control.take().unwrap_or_default();
-                (
-                    bhs,
-                    if data.is_empty() {
-                        Payload::None
-                    } else {
-                        Payload::Inline(data)
-                    },
-                )
+                (bhs, if data.is_empty() { Payload::None } else { Payload::Inline(data) })
             }
         };
         bhs.set_initiator_task_tag(task.initiator_task_tag);
@@ -215,11 +195,7 @@ impl TargetSession {
         task.stat_sn = c.stat_sn;
         task.state = TaskState::Responded;
         c.stat_sn = c.stat_sn.wrapping_add(1);
-        let mark = if task.close_after {
-            SendMark::STATUS_AND_CLOSE
-        } else {
-            SendMark::STATUS
-        };
+        let mark = if task.close_after { SendMark::STATUS_AND_CLOSE } else { SendMark::STATUS };
         c.queue.push(bhs, payload, Some(slot), mark);
         if keep && task.kind == TaskKind::Scsi {
             c.unacknowledged.push(task.stat_sn, slot);
@@ -232,9 +208,7 @@ impl TargetSession {
         let limit = self.limits.side_answers;
         let c = self.conn(conn);
         if c.side_answers >= limit {
-            return Err(Fatal::violation(
-                "too many rejected PDUs whose Rejects are not read (RFC 7143 7.3)",
-            ));
+            return Err(Fatal::violation("too many rejected PDUs whose Rejects are not read (RFC 7143 7.3)"));
         }
         c.side_answers += 1;
         let mut bhs = Bhs::new(Opcode::Reject, FINAL);
@@ -249,35 +223,20 @@ impl TargetSession {
             data.extend_from_slice(c.deframer.ahs());
             data.truncate(c.params.max_send_data_segment_length as usize);
         }
-        c.queue
-            .push(bhs, Payload::Inline(data), None, SendMark::SIDE);
+        c.queue.push(bhs, Payload::Inline(data), None, SendMark::SIDE);
         Ok(())
     }
 
     /// Sends an asynchronous message of the control plane; StatSN advances for it (11.9).
-    pub fn send_unsolicited(
-        &mut self,
-        conn: ConnIndex,
-        mut header: Bhs,
-        data: Vec<u8>,
-        close: bool,
-    ) {
+    pub fn send_unsolicited(&mut self, conn: ConnIndex, mut header: Bhs, data: Vec<u8>, close: bool) {
         let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
         let c = self.conn(conn);
         header.set_stat_sn(c.stat_sn);
         c.stat_sn = c.stat_sn.wrapping_add(1);
         header.set_exp_cmd_sn(exp);
         header.set_max_cmd_sn(max);
-        let payload = if data.is_empty() {
-            Payload::None
-        } else {
-            Payload::Inline(data)
-        };
-        let mark = if close {
-            SendMark::UNSOLICITED_AND_CLOSE
-        } else {
-            SendMark::UNSOLICITED
-        };
+        let payload = if data.is_empty() { Payload::None } else { Payload::Inline(data) };
+        let mark = if close { SendMark::UNSOLICITED_AND_CLOSE } else { SendMark::UNSOLICITED };
         c.queue.push(header, payload, None, mark);
     }
 
@@ -301,14 +260,10 @@ impl TargetSession {
             }
             _ => {}
         }
-        if matches!(
-            mark,
-            SendMark::STATUS_AND_CLOSE | SendMark::UNSOLICITED_AND_CLOSE
-        ) {
+        if matches!(mark, SendMark::STATUS_AND_CLOSE | SendMark::UNSOLICITED_AND_CLOSE) {
             self.events.push_back(TargetEvent::CloseConnection { conn });
         }
-        if self.window_debt > 0 && self.conn(conn).queue.len() < self.limits.command_window as usize
-        {
+        if self.window_debt > 0 && self.conn(conn).queue.len() < self.limits.command_window as usize {
             // the answers did not say that the window is open again: say it now
             self.window.complete(std::mem::take(&mut self.window_debt));
             self.send_nop_in(conn, RESERVED_TAG);
@@ -336,11 +291,7 @@ fn scsi_response(finish: Finish, data_sn: u32, bidirectional: bool) -> (Bhs, Pay
     let mut bhs = Bhs::new(Opcode::ScsiResponse, FINAL);
     bhs.set_response(finish.response);
     // 11.4.2: status is only there when the command completed at the target
-    bhs.set_status(if finish.response == 0 {
-        finish.status
-    } else {
-        0
-    });
+    bhs.set_status(if finish.response == 0 { finish.status } else { 0 });
     match finish.residual {
         Residual::None => {}
         Residual::Overflow(bytes) => {

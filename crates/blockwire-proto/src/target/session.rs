@@ -31,12 +31,7 @@ pub struct TargetLimits {
 
 impl Default for TargetLimits {
     fn default() -> Self {
-        Self {
-            command_window: 256,
-            immediate_commands: 32,
-            side_answers: 256,
-            control_bytes: 1 << 20,
-        }
+        Self { command_window: 256, immediate_commands: 32, side_answers: 256, control_bytes: 1 << 20 }
     }
 }
 
@@ -61,11 +56,7 @@ pub enum TargetEvent {
     /// A data digest was wrong; the PDU was rejected.
     DigestFailure { conn: ConnIndex, header: Bhs },
     /// The peer broke a rule and was told by Reject, or its task ends with CHECK CONDITION.
-    Violation {
-        conn: ConnIndex,
-        what: &'static str,
-        header: Bhs,
-    },
+    Violation { conn: ConnIndex, what: &'static str, header: Bhs },
     /// The response after which the connection has to be closed is sent.
     CloseConnection { conn: ConnIndex },
 }
@@ -126,12 +117,7 @@ impl TargetSession {
     }
 
     /// Adds a logged-in connection; `stat_sn` is the first StatSN it sends.
-    pub fn add_connection(
-        &mut self,
-        params: ConnectionParams,
-        stat_sn: u32,
-        now: u64,
-    ) -> ConnIndex {
+    pub fn add_connection(&mut self, params: ConnectionParams, stat_sn: u32, now: u64) -> ConnIndex {
         let connection = Some(Box::new(Connection::new(params, stat_sn, now)));
         if let Some(free) = self.conns.iter().position(Option::is_none) {
             self.conns[free] = connection;
@@ -159,17 +145,12 @@ impl TargetSession {
     /// Index of the live connection with this CID.
     #[must_use]
     pub fn connection_by_cid(&self, cid: u16) -> Option<ConnIndex> {
-        self.conns
-            .iter()
-            .position(|c| c.as_ref().is_some_and(|c| c.params.cid == cid))
+        self.conns.iter().position(|c| c.as_ref().is_some_and(|c| c.params.cid == cid))
     }
 
     #[must_use]
     pub fn numbers(&self) -> SessionNumbers {
-        SessionNumbers {
-            exp_cmd_sn: self.window.exp_cmd_sn(),
-            max_cmd_sn: self.window.max_cmd_sn(),
-        }
+        SessionNumbers { exp_cmd_sn: self.window.exp_cmd_sn(), max_cmd_sn: self.window.max_cmd_sn() }
     }
 
     #[inline]
@@ -196,12 +177,7 @@ impl TargetSession {
     }
 
     /// A data segment length changed by text negotiation (13.12), from the next PDU on.
-    pub fn set_segment_lengths(
-        &mut self,
-        conn: ConnIndex,
-        receive: Option<u32>,
-        send: Option<u32>,
-    ) {
+    pub fn set_segment_lengths(&mut self, conn: ConnIndex, receive: Option<u32>, send: Option<u32>) {
         let params = &mut self.conn(conn).params;
         if let Some(length) = receive {
             params.max_recv_data_segment_length = length;
@@ -304,10 +280,7 @@ impl TargetSession {
     pub fn sent_mark(&mut self, conn: ConnIndex, slot: Option<Slot>, mark: u32) {
         if mark == SendMark::DATA {
             if let Some(slot) = slot
-                && self
-                    .tasks
-                    .get(slot)
-                    .is_some_and(|t| t.state == TaskState::Dying)
+                && self.tasks.get(slot).is_some_and(|t| t.state == TaskState::Dying)
             {
                 self.bury(slot);
             }
@@ -329,13 +302,7 @@ impl Endpoint for TargetSession {
     }
 
     #[inline]
-    fn pdu(
-        &mut self,
-        conn: ConnIndex,
-        control: &[u8],
-        data_digest_ok: bool,
-        _now: u64,
-    ) -> Result<(), Fatal> {
+    fn pdu(&mut self, conn: ConnIndex, control: &[u8], data_digest_ok: bool, _now: u64) -> Result<(), Fatal> {
         self.inbound_pdu(conn, control, data_digest_ok)
     }
 

@@ -18,11 +18,7 @@ pub struct TagMap {
 
 impl Default for TagMap {
     fn default() -> Self {
-        Self {
-            places: vec![(0, EMPTY); 32],
-            len: 0,
-            shift: 32 - 5,
-        }
+        Self { places: vec![(0, EMPTY); 32], len: 0, shift: 32 - 5 }
     }
 }
 

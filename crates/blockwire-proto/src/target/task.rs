@@ -125,10 +125,7 @@ impl Finish {
     #[inline]
     #[must_use]
     pub fn good(residual: Residual) -> Self {
-        Self {
-            residual,
-            ..Self::default()
-        }
+        Self { residual, ..Self::default() }
     }
 }
 

@@ -1,1 +1,116 @@
-//! later
+//! Buffers and back-pressure: slow readers, full arenas, changes under data that is on its way.
+
+use super::*;
+
+#[test]
+fn an_overlapping_write_does_not_reach_a_read_that_is_on_its_way() {
+    let mut rig = Rig::new();
+    let old = rig.fill_store();
+    rig.peers[0].end.incoming().capacity = 1000; // a reader that takes little at a time
+    let read = rig.command(0xc0, &cdb10(0x28, 0, 0, 128), 65_536, &[]);
+    let write = rig.command(0xa0, &cdb10(0x2a, 0, 64, 8), 4096, &[0xee; 4096]);
+    assert_eq!(rig.read_store(64 * 512, 4096), [0xee; 4096], "the write is done");
+    let pdus = rig.pdus(0);
+    let data: Vec<u8> =
+        pdus.iter().filter(|(b, _)| b.initiator_task_tag() == read).flat_map(|(_, d)| d.clone()).collect();
+    assert!(data == old[..65_536], "the read is of one moment");
+    assert_eq!(pdus.last().expect("some").0.initiator_task_tag(), write);
+    assert_eq!(rig.in_use(), 0);
+    let counters = rig.worker.core.counters;
+    assert!(counters.bytes_sent_by_copy >= 32_768 && counters.bytes_sent_from_store == 65_536);
+}
+
+#[test]
+fn reads_of_a_slow_reader_are_pulled() {
+    let mut rig = Rig::new();
+    let data = rig.fill_store();
+    rig.peers[0].end.incoming().capacity = 1;
+    let tags: Vec<u32> = (0..16).map(|i| rig.command(0xc0, &cdb10(0x28, 0, i * 2048, 2048), 1 << 20, &[])).collect();
+    let session = rig.worker.target.shared_for_tests();
+    assert!(session.unsent < 1024 * 1024, "{}", session.unsent);
+    rig.peers[0].end.incoming().capacity = 300_000;
+    let pdus = rig.pdus(0);
+    for (i, tag) in tags.iter().enumerate() {
+        let got: Vec<u8> =
+            pdus.iter().filter(|(b, _)| b.initiator_task_tag() == *tag).flat_map(|(_, d)| d.clone()).collect();
+        assert!(got == data[i << 20..(i + 1) << 20]);
+    }
+    assert_eq!(rig.in_use(), 0);
+}
+
+#[test]
+fn unsolicited_data_without_room_ends_in_task_set_full() {
+    let options = PlaneOptions { arena_bytes: 4 * 65_536, ..PlaneOptions::default() };
+    let mut rig = Rig::with(ram(), params(), options);
+    rig.set_gate(Gate::Hold);
+    for _ in 0..6 {
+        rig.command(0xa0, &cdb10(0x2a, 0, 0, 128), 65_536, &[1; 40_000]);
+    }
+    rig.set_gate(Gate::Pass);
+    let pdus = rig.pdus(0);
+    let full = pdus.iter().filter(|(b, _)| b.0[0] == 0x21 && b.status() == 0x28).count();
+    assert!(full >= 2, "{full}");
+    // what had room is asked for the rest
+    assert_eq!(pdus.iter().filter(|(b, _)| b.0[0] == 0x31).count() + full, 6);
+    for (bhs, _) in pdus {
+        if bhs.0[0] == 0x31 {
+            let (offset, len) = (bhs.buffer_offset(), bhs.desired_data_transfer_length() as usize);
+            let (tag, ttt) = (bhs.initiator_task_tag(), bhs.target_transfer_tag());
+            rig.send(0, &data_out(true, tag, ttt, 0, offset, &vec![1; len]));
+        }
+    }
+    assert!(rig.pdus(0).iter().all(|(b, _)| b.status() == 0));
+    assert_eq!(rig.in_use(), 0);
+}
+
+#[test]
+fn writes_whose_data_never_comes_leave_room_for_others() {
+    let options = PlaneOptions { arena_bytes: 64 * 65_536, ..PlaneOptions::default() };
+    let mut rig = Rig::with(ram(), params(), options);
+    rig.session(8, params());
+    let other = rig.connect(8, connection(1));
+    for i in 0..200 {
+        rig.command(0xa0, &cdb10(0x2a, 0, i * 128, 128), 65_536, &[]);
+    }
+    let asked = rig.pdus(0).iter().filter(|(b, _)| b.0[0] == 0x31).count();
+    assert!(asked <= 17, "a quarter of the arena: {asked}");
+    let data = vec![5; 300_000 / BLOCK * BLOCK];
+    let blocks = (data.len() / BLOCK) as u16;
+    let tag = rig.command_on(other, 0xa0, &cdb10(0x2a, 0, 0, blocks), data.len() as u32, &[]);
+    assert_eq!(rig.answer(other, tag, &data).status, 0);
+    // a NOP passes
+    let mut nop = [0; BHS_LEN];
+    nop[..2].copy_from_slice(&[0x40, 0x80]);
+    nop[16..20].copy_from_slice(&1_u32.to_be_bytes());
+    nop[20..24].copy_from_slice(&[0xff; 4]);
+    rig.send(0, &nop);
+    assert_eq!(rig.pdus(0)[0].0.0[0], 0x20);
+}
+
+#[test]
+fn every_cut_of_the_stream_gives_the_same_answers() {
+    for chunk in [1, 3, 47, 48, 49, 1000, 5000] {
+        let mut rig = Rig::new();
+        rig.peers[0].end.outgoing().chunk = chunk;
+        let data: Vec<u8> = (0..16_384).map(|i| (i / 5) as u8).collect();
+        rig.run(&cdb10(0x2a, 0, 7, 32), &data, 0).good();
+        let answer = rig.run(&cdb10(0x28, 0, 7, 32), &[], 16_384);
+        answer.good();
+        assert!(answer.data == data);
+        assert_eq!(rig.in_use(), 0);
+    }
+}
+
+#[test]
+fn digests_are_checked_and_made() {
+    let mut rig = Rig::new();
+    let data = rig.fill_store();
+    let peer = rig.connect(SESSION, ConnectionParams { data_digest: true, ..connection(2) });
+    rig.peers[peer].next_tag = 0x900;
+    rig.command_on(peer, 0xc0, &cdb10(0x28, 0, 9, 1), 512, &[]);
+    rig.take(peer);
+    let bytes = std::mem::take(&mut rig.peers[peer].bytes);
+    assert_eq!(bytes.len(), 48 + 512 + 4);
+    assert_eq!(bytes[48..560], data[9 * BLOCK..10 * BLOCK]);
+    assert_eq!(bytes[560..], blockwire_wire::crc32c::append(0, &bytes[48..560]).to_le_bytes());
+}

@@ -363,3 +363,15 @@ pub(super) fn cdb16(opcode: u8, flags: u8, lba: u64, blocks: u32) -> [u8; 16] {
     cdb[10..14].copy_from_slice(&blocks.to_be_bytes());
     cdb
 }
+
+pub(super) struct Seen {
+    pub unsent: usize,
+}
+
+impl super::TargetSide {
+    pub(super) fn shared_for_tests(&mut self) -> Seen {
+        use blockwire_proto::Endpoint;
+        let session = self.shared.sessions[0].as_deref_mut().expect("there");
+        Seen { unsent: session.proto.send_queue(0).unsent_bytes() }
+    }
+}

@@ -9,28 +9,12 @@ fn any_pdu() -> impl Strategy<Value = Pdu> {
         4 => Just(0x01_u8), 4 => Just(0x05), 1 => Just(0x00), 1 => Just(0x02), 1 => Just(0x04), 1 => Just(0x06),
         1 => Just(0x10), 1 => Just(0x41), 1 => Just(0x40), 1 => any::<u8>(),
     ];
-    let flags = prop_oneof![
-        Just(0x81_u8),
-        Just(0xc1),
-        Just(0xa1),
-        Just(0x21),
-        Just(0xe1),
-        any::<u8>()
-    ];
+    let flags = prop_oneof![Just(0x81_u8), Just(0xc1), Just(0xa1), Just(0x21), Just(0xe1), any::<u8>()];
     let tag = prop_oneof![8 => 0..6_u32, 1 => Just(NO_TAG), 1 => any::<u32>()];
     let number = prop_oneof![8 => 0..12_u32, 1 => any::<u32>()];
     let length = prop_oneof![6 => 0..600_usize, 1 => Just(8192)];
-    (
-        opcode,
-        flags,
-        tag,
-        0..8_u32,
-        number.clone(),
-        number,
-        prop_oneof![0..3000_u32, any::<u32>()],
-        length,
-    )
-        .prop_map(|(opcode, flags, itt, ttt, cmd_sn, sn, word, length)| {
+    (opcode, flags, tag, 0..8_u32, number.clone(), number, prop_oneof![0..3000_u32, any::<u32>()], length).prop_map(
+        |(opcode, flags, itt, ttt, cmd_sn, sn, word, length)| {
             let ttt = if ttt == 7 { NO_TAG } else { ttt };
             let twenty = if opcode & 0x3f == 1 { word } else { ttt };
             Pdu::new(opcode, flags)
@@ -41,7 +25,8 @@ fn any_pdu() -> impl Strategy<Value = Pdu> {
                 .u32(36, sn)
                 .u32(40, word)
                 .with(&vec![0x5a; length])
-        })
+        },
+    )
 }
 
 /// Acts like an engine: answers commands in one way or another, chosen by `choice`.
@@ -55,28 +40,16 @@ fn act(rig: &mut Rig, choice: u8) {
                 let (write, read) = (task.expected_write(), task.expected_read());
                 match choice % 6 {
                     0 => {
-                        rig.session.finish(
-                            slot,
-                            Finish {
-                                status: 2,
-                                sense: vec![0; 18],
-                                ..Default::default()
-                            },
-                        );
+                        rig.session.finish(slot, Finish { status: 2, sense: vec![0; 18], ..Default::default() });
                     }
                     1 if read > 0 => {
                         let n = read.min(10_000);
-                        rig.session
-                            .send_data(slot, 0, n, true, Some(Finish::good(Residual::None)));
+                        rig.session.send_data(slot, 0, n, true, Some(Finish::good(Residual::None)));
                     }
                     2 if write > 0 => {
                         let gap = task.out.received.first_gap(0, u64::from(write));
                         if let Some((from, to)) = gap {
-                            rig.session.solicit(
-                                slot,
-                                from as u32,
-                                ((to - from) as u32).min(262_144),
-                            );
+                            rig.session.solicit(slot, from as u32, ((to - from) as u32).min(262_144));
                         } else {
                             rig.session.finish(slot, Finish::default());
                         }
@@ -92,9 +65,8 @@ fn act(rig: &mut Rig, choice: u8) {
                 }
             }
             TargetEvent::Control(slot) => {
-                if choice % 3 != 0 {
-                    rig.session
-                        .respond_control(slot, Bhs::default(), vec![1; 40]);
+                if !choice.is_multiple_of(3) {
+                    rig.session.respond_control(slot, Bhs::default(), vec![1; 40]);
                 } else {
                     rig.session.abort_task(slot);
                 }
@@ -206,11 +178,6 @@ fn a_peer_that_reads_nothing_gets_no_wider_window() {
     // once it reads, it is told that it may go on
     let sent = rig.sent(0);
     let nop = rig.sent(0);
-    let widest = sent
-        .iter()
-        .chain(&nop)
-        .map(|(b, _)| b.max_cmd_sn())
-        .max()
-        .expect("some");
+    let widest = sent.iter().chain(&nop).map(|(b, _)| b.max_cmd_sn()).max().expect("some");
     assert_eq!(widest, done + 8);
 }

@@ -11,9 +11,7 @@ use blockwire_wire::bhs::padding;
 use blockwire_wire::{BHS_LEN, Bhs, Step, crc32c};
 
 use super::*;
-use crate::{
-    ConnIndex, ConnectionParams, Destination, Endpoint, Fatal, OutPdu, Payload, SessionParams, Slot,
-};
+use crate::{ConnIndex, ConnectionParams, Destination, Endpoint, Fatal, OutPdu, Payload, SessionParams, Slot};
 
 pub(super) struct Rig {
     pub session: TargetSession,
@@ -25,11 +23,7 @@ pub(super) struct Rig {
 }
 
 pub(super) fn params() -> SessionParams {
-    SessionParams {
-        initial_r2t: false,
-        max_outstanding_r2t: 2,
-        ..SessionParams::default()
-    }
+    SessionParams { initial_r2t: false, max_outstanding_r2t: 2, ..SessionParams::default() }
 }
 
 pub(super) fn connection(cid: u16, send: u32) -> ConnectionParams {
@@ -43,12 +37,7 @@ pub(super) fn connection(cid: u16, send: u32) -> ConnectionParams {
 
 impl Rig {
     pub(super) fn new(params: SessionParams) -> Self {
-        let limits = TargetLimits {
-            command_window: 8,
-            immediate_commands: 2,
-            side_answers: 8,
-            control_bytes: 65_536,
-        };
+        let limits = TargetLimits { command_window: 8, immediate_commands: 2, side_answers: 8, control_bytes: 65_536 };
         Self {
             session: TargetSession::new(params, limits, 1),
             memory: HashMap::new(),
@@ -160,9 +149,7 @@ impl Rig {
             self.session.pdu_sent(conn, pdu);
         }
         self.drain();
-        out.into_iter()
-            .map(|pdu| (pdu.bhs(), pdu.payload))
-            .collect()
+        out.into_iter().map(|pdu| (pdu.bhs(), pdu.payload)).collect()
     }
 
     pub(super) fn events(&mut self) -> Vec<TargetEvent> {
@@ -172,13 +159,7 @@ impl Rig {
     pub(super) fn delivered(&mut self) -> Vec<Slot> {
         self.events()
             .into_iter()
-            .filter_map(|e| {
-                if let TargetEvent::Command(slot) = e {
-                    Some(slot)
-                } else {
-                    None
-                }
-            })
+            .filter_map(|e| if let TargetEvent::Command(slot) = e { Some(slot) } else { None })
             .collect()
     }
 }
@@ -196,11 +177,7 @@ impl Pdu {
         let mut bhs = [0; BHS_LEN];
         bhs[0] = opcode;
         bhs[1] = flags;
-        Self {
-            bhs,
-            ahs: Vec::new(),
-            data: Vec::new(),
-        }
+        Self { bhs, ahs: Vec::new(), data: Vec::new() }
     }
 
     pub(super) fn u32(mut self, at: usize, value: u32) -> Self {
@@ -236,11 +213,7 @@ impl Pdu {
 
 /// SCSI Command (opcode 1): F 0x80, R 0x40, W 0x20, simple task 1 (RFC 7143 11.3.1).
 pub(super) fn command(flags: u8, itt: u32, cmd_sn: u32, expected: u32) -> Pdu {
-    Pdu::new(0x01, flags | 1)
-        .u32(16, itt)
-        .u32(20, expected)
-        .u32(24, cmd_sn)
-        .u32(28, 100)
+    Pdu::new(0x01, flags | 1).u32(16, itt).u32(20, expected).u32(24, cmd_sn).u32(28, 100)
 }
 
 /// Data-Out (opcode 5).

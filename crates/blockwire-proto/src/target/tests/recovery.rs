@@ -15,17 +15,8 @@ fn an_aborted_task_drops_what_is_queued_and_ignores_late_data() {
     assert_eq!(rig.events(), [TargetEvent::Released(slot)]);
     assert!(rig.sent(0).is_empty());
     rig.ok(&data_out(true, 3, ttt, 0, 0, &[0; 100]));
-    assert!(
-        rig.sent(0).is_empty(),
-        "no Reject for data that was on its way"
-    );
-    assert_eq!(
-        rig.session.numbers(),
-        SessionNumbers {
-            exp_cmd_sn: 2,
-            max_cmd_sn: 9
-        }
-    );
+    assert!(rig.sent(0).is_empty(), "no Reject for data that was on its way");
+    assert_eq!(rig.session.numbers(), SessionNumbers { exp_cmd_sn: 2, max_cmd_sn: 9 });
 }
 
 #[test]
@@ -67,22 +58,12 @@ fn abort_of_a_command_that_never_came_fills_its_place() {
     assert!(rig.session.consume_cmd_sn(1));
     rig.drain();
     assert_eq!(rig.delivered().len(), 1);
-    assert_eq!(
-        rig.session.numbers(),
-        SessionNumbers {
-            exp_cmd_sn: 3,
-            max_cmd_sn: 9
-        }
-    );
+    assert_eq!(rig.session.numbers(), SessionNumbers { exp_cmd_sn: 3, max_cmd_sn: 9 });
     assert!(!rig.session.consume_cmd_sn(1) && !rig.session.consume_cmd_sn(100));
 }
 
 fn two_connections() -> Rig {
-    let mut rig = Rig::new(SessionParams {
-        error_recovery_level: 2,
-        data_sequence_in_order: false,
-        ..params()
-    });
+    let mut rig = Rig::new(SessionParams { error_recovery_level: 2, data_sequence_in_order: false, ..params() });
     rig.connect(connection(0, 4096));
     rig.connect(connection(1, 1000));
     rig
@@ -100,39 +81,19 @@ fn a_write_goes_on_on_another_connection_with_what_it_has() {
     let bytes = data_out(true, 3, ttt, 1, 3000, &[3; 3000]).bytes((false, false));
     rig.feed(0, &bytes[..1500], 1500).expect("fine");
     assert_eq!(rig.session.freeze_connection(0), 1);
-    assert!(
-        !rig.session.solicit(slot, 3000, 10),
-        "nothing is asked for while it is frozen"
-    );
+    assert!(!rig.session.solicit(slot, 3000, 10), "nothing is asked for while it is frozen");
     assert_eq!(rig.session.rebind(slot, 1, 0), Ok(Rebound::GoesOn));
     let task = rig.session.task(slot).expect("there");
     assert_eq!(task.cid, 1);
-    assert_eq!(
-        next_missing(&task.out.received, 0, 10_000, 262_144),
-        Some((3000, 7000))
-    );
+    assert_eq!(next_missing(&task.out.received, 0, 10_000, 262_144), Some((3000, 7000)));
     assert!(rig.session.solicit(slot, 3000, 7000));
     let r2t = rig.sent(1)[0].0;
     assert_eq!(r2t.data_sn(), 1);
-    let rest =
-        data_out(true, 3, r2t.target_transfer_tag(), 0, 3000, &[4; 7000]).bytes((false, false));
+    let rest = data_out(true, 3, r2t.target_transfer_tag(), 0, 3000, &[4; 7000]).bytes((false, false));
     rig.feed(1, &rest, 999).expect("fine");
-    assert!(
-        rig.session
-            .task(slot)
-            .expect("there")
-            .out
-            .received
-            .contains(0, 10_000)
-    );
-    assert_eq!(
-        rig.memory[&slot.0],
-        [vec![1; 2000], vec![2; 1000], vec![4; 7000]].concat()
-    );
-    assert_eq!(
-        rig.session.rebind(slot, 1, 0),
-        Err(RebindError::StillAllegiant)
-    );
+    assert!(rig.session.task(slot).expect("there").out.received.contains(0, 10_000));
+    assert_eq!(rig.memory[&slot.0], [vec![1; 2000], vec![2; 1000], vec![4; 7000]].concat());
+    assert_eq!(rig.session.rebind(slot, 1, 0), Err(RebindError::StillAllegiant));
 }
 
 #[test]
@@ -140,28 +101,18 @@ fn a_read_is_sent_again_from_the_byte_that_is_missing() {
     let mut rig = two_connections();
     rig.ok(&command(0xc0, 3, 1, 10_000));
     let slot = rig.delivered()[0];
-    rig.session
-        .send_data(slot, 0, 10_000, true, Some(Finish::good(Residual::None)));
+    rig.session.send_data(slot, 0, 10_000, true, Some(Finish::good(Residual::None)));
     let sent = rig.sent(0);
     assert_eq!(sent.len(), 3);
     assert!(rig.events().is_empty(), "kept until it is acknowledged");
     assert_eq!(rig.session.freeze_connection(0), 1);
-    assert_eq!(
-        rig.session.rebind(slot, 1, 4),
-        Err(RebindError::InvalidDataSn)
-    );
+    assert_eq!(rig.session.rebind(slot, 1, 4), Err(RebindError::InvalidDataSn));
     // the initiator has PDU 0 (4096 bytes); segments are 1000 bytes here
-    assert_eq!(
-        rig.session.rebind(slot, 1, 1),
-        Ok(Rebound::SendDataFrom(4096))
-    );
+    assert_eq!(rig.session.rebind(slot, 1, 1), Ok(Rebound::SendDataFrom(4096)));
     let finish = rig.session.take_finish(slot);
     rig.session.send_data(slot, 4096, 5904, true, finish);
     let sent = rig.sent(1);
-    let seen: Vec<_> = sent
-        .iter()
-        .map(|(b, _)| (b.data_sn(), b.buffer_offset(), b.data_segment_length()))
-        .collect();
+    let seen: Vec<_> = sent.iter().map(|(b, _)| (b.data_sn(), b.buffer_offset(), b.data_segment_length())).collect();
     assert_eq!(seen[0], (1, 4096, 1000));
     assert_eq!(seen[5], (6, 9096, 904));
     assert_eq!(seen.len(), 6);
@@ -169,17 +120,8 @@ fn a_read_is_sent_again_from_the_byte_that_is_missing() {
     let max = rig.session.numbers().max_cmd_sn;
     assert_eq!(max, 9, "one task, counted once");
     // acknowledged on the new connection: StatSN was 100 there
-    rig.feed(
-        1,
-        &Pdu::new(0x40, 0x80)
-            .u32(16, NO_TAG)
-            .u32(20, 5)
-            .u32(24, 2)
-            .u32(28, 101)
-            .bytes((false, false)),
-        48,
-    )
-    .expect("fine");
+    rig.feed(1, &Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, 5).u32(24, 2).u32(28, 101).bytes((false, false)), 48)
+        .expect("fine");
     assert_eq!(rig.events(), [TargetEvent::Released(slot)]);
 }
 
@@ -188,14 +130,7 @@ fn an_answer_lost_with_its_connection_is_sent_again() {
     let mut rig = two_connections();
     rig.ok(&command(0xa0, 3, 1, 100).with(&[1; 100]));
     let slot = rig.delivered()[0];
-    rig.session.finish(
-        slot,
-        Finish {
-            status: 2,
-            sense: vec![0x70, 1],
-            ..Default::default()
-        },
-    );
+    rig.session.finish(slot, Finish { status: 2, sense: vec![0x70, 1], ..Default::default() });
     assert_eq!(rig.sent(0).len(), 1);
     rig.session.freeze_connection(0);
     assert_eq!(rig.session.rebind(slot, 1, 0), Ok(Rebound::Answered));
@@ -209,31 +144,19 @@ fn a_lost_connection_ends_its_tasks_and_no_others() {
     let mut rig = two_connections();
     rig.ok(&command(0xc0, 3, 1, 512));
     rig.ok(&command(0xc0, 5, 3, 512)); // waits for 2
-    rig.feed(1, &command(0xc0, 4, 2, 512).bytes((false, false)), 48)
-        .expect("fine");
+    rig.feed(1, &command(0xc0, 4, 2, 512).bytes((false, false)), 48).expect("fine");
     assert_eq!(rig.delivered().len(), 3);
     assert_eq!(rig.session.remove_connection(0), 2);
     rig.drain();
-    assert!(
-        rig.session.find(3).is_none()
-            && rig.session.find(5).is_none()
-            && rig.session.find(4).is_some()
-    );
-    assert_eq!(
-        rig.session.numbers(),
-        SessionNumbers {
-            exp_cmd_sn: 4,
-            max_cmd_sn: 10
-        }
-    );
+    assert!(rig.session.find(3).is_none() && rig.session.find(5).is_none() && rig.session.find(4).is_some());
+    assert_eq!(rig.session.numbers(), SessionNumbers { exp_cmd_sn: 4, max_cmd_sn: 10 });
 }
 
 #[test]
 fn a_fenced_response_waits_for_acknowledgements_and_holds_later_ones() {
     let mut rig = two_connections();
     for (conn, itt, sn) in [(0, 1, 1), (1, 2, 2), (1, 3, 3)] {
-        rig.feed(conn, &command(0xc0, itt, sn, 0).bytes((false, false)), 48)
-            .expect("fine");
+        rig.feed(conn, &command(0xc0, itt, sn, 0).bytes((false, false)), 48).expect("fine");
     }
     let slots = rig.delivered();
     rig.session.finish(slots[0], Finish::default());
@@ -241,20 +164,11 @@ fn a_fenced_response_waits_for_acknowledgements_and_holds_later_ones() {
     rig.session.set_effects(slots[1], true, false);
     rig.session.finish(slots[1], Finish::default());
     rig.session.finish(slots[2], Finish::default());
-    assert!(
-        rig.sent(1).is_empty(),
-        "4.2.2.3.3: connection 0 has an unacknowledged response"
-    );
+    assert!(rig.sent(1).is_empty(), "4.2.2.3.3: connection 0 has an unacknowledged response");
     let nop = rig.sent(0);
     assert_eq!(nop[0].0.0[0], 0x20, "acknowledgement is solicited");
-    let ack = |stat_sn| {
-        Pdu::new(0x40, 0x80)
-            .u32(16, NO_TAG)
-            .u32(20, 77)
-            .u32(24, 4)
-            .u32(28, stat_sn)
-            .bytes((false, false))
-    };
+    let ack =
+        |stat_sn| Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, 77).u32(24, 4).u32(28, stat_sn).bytes((false, false));
     rig.feed(0, &ack(101), 48).expect("fine");
     let sent = rig.sent(1);
     assert_eq!(sent[0].0.initiator_task_tag(), 2);
