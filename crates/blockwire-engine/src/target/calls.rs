@@ -1,10 +1,11 @@
 //! The calls of the boundary (`api.py`) for sessions of this worker.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use blockwire_proto::target::{TargetLimits, TargetSession};
 use blockwire_proto::{ConnIndex, Endpoint};
-use blockwire_store::CompletionSink;
+use blockwire_store::{CompletionSink, OpenOptions, Store};
 use blockwire_wire::{BHS_LEN, Bhs};
 
 use super::TargetSide;
@@ -20,12 +21,19 @@ use crate::calls::{
 use crate::core::{Core, key};
 use crate::events::{Failure, Released, SessionId, StoreId, TaskTag};
 use crate::receive::{ReceiveState, feed};
+use crate::stores::StoreHandle;
 use crate::sys::epoll::Interest;
 use crate::sys::socket;
 use crate::transport::Transport;
 
 fn unknown_session(id: SessionId) -> Failure {
     Failure::new("plane.unknown", format!("there is no session {id}"))
+}
+
+/// A store that holds nothing, in the place of one that is closed.
+fn nothing() -> Option<Arc<dyn Store>> {
+    let options = OpenOptions { create_size: Some(512), ..OpenOptions::default() };
+    blockwire_store::open("null", "", &options, &BTreeMap::new(), &[]).ok()
 }
 
 fn unknown_connection(cid: u16) -> Failure {
@@ -385,6 +393,10 @@ impl TargetSide {
                     if cx.session.luns[at].handle().id == store {
                         cx.session.luns[at].closed = true;
                         cx.session.luns[at].mapped = false;
+                        // what is in flight there has its own hold on the store; this one must not keep a file open
+                        if let Some(nothing) = nothing() {
+                            cx.session.luns[at].mapping.store = StoreHandle::new(store, nothing);
+                        }
                         let held = std::mem::take(&mut cx.session.luns[at].held);
                         for slot in held {
                             if cx.session.work_of(slot).is_some_and(|w| w.phase == Phase::Held) {
@@ -394,12 +406,6 @@ impl TargetSide {
                     }
                 }
             });
-            if let Some(session) = self.session_mut(index) {
-                let unused = |l: &Lun| l.closed && l.users == 0;
-                while session.luns.last().is_some_and(unused) {
-                    session.luns.pop();
-                }
-            }
         }
     }
 

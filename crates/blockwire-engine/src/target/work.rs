@@ -255,27 +255,17 @@ impl Work {
         if self.out.len() <= last {
             self.out.resize(last + 1, None);
         }
-        let before: usize = self.out[first..=last].iter().filter(|e| e.is_some()).count();
-        if before == last - first + 1 {
-            return true;
+        let lacking = self.out[first..=last].iter().filter(|e| e.is_none()).count();
+        if lacking > arena.available() / SEGMENT {
+            return false;
         }
-        let mut taken = Vec::new();
         for at in first..=last {
             if self.out[at].is_none() {
                 let size = (limit as usize - at * SEGMENT).min(SEGMENT);
-                if let Some(extent) = arena.allocate(size as u32) {
-                    self.out[at] = Some(extent);
-                    self.out_bytes += u64::from(extent.len);
-                    taken.push(at);
-                } else {
-                    for at in taken {
-                        if let Some(extent) = self.out[at].take() {
-                            self.out_bytes -= u64::from(extent.len);
-                            arena.release(extent);
-                        }
-                    }
-                    return false;
-                }
+                // one free segment for each was just counted
+                let Some(extent) = arena.allocate(size as u32) else { return false };
+                self.out[at] = Some(extent);
+                self.out_bytes += u64::from(extent.len);
             }
         }
         true

@@ -173,6 +173,11 @@ impl TargetSession {
         if keep_log && task.data_in.log.push_r2t().is_err() {
             return false;
         }
+        if task.out.r2ts.capacity() == 0
+            && let Some(spare) = self.spare_r2ts.pop()
+        {
+            task.out.r2ts = spare;
+        }
         let r2t_sn = task.data_in.data_sn;
         task.data_in.data_sn += 1;
         task.out.r2ts.push(R2t { target_transfer_tag, r2t_sn, offset, length, next: offset, next_data_sn: 0 });

@@ -123,8 +123,10 @@ impl TargetSession {
             return 0;
         }
         self.conns[conn] = None;
-        let mine: Vec<Slot> =
+        let mut mine: Vec<Slot> =
             self.tasks.iter().filter(|(_, t)| t.conn == conn && !t.frozen).map(|(slot, _)| slot).collect();
+        // those that wait for their turn first, so that the end of an earlier one delivers none of them
+        mine.sort_by_key(|slot| self.tasks[*slot].state != TaskState::Waiting);
         let mut ended = 0;
         for slot in mine {
             match self.tasks[slot].state {

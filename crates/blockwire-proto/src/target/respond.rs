@@ -103,13 +103,18 @@ impl TargetSession {
         }
     }
 
+    /// The task has a connection that an answer could be sent on.
+    fn is_connected(&self, slot: Slot) -> bool {
+        self.tasks.get(slot).is_some_and(|t| !t.frozen && self.conns.get(t.conn).is_some_and(Option::is_some))
+    }
+
     fn send_fenced(&mut self) {
         let Some(slot) = self.fenced.take() else {
             self.fence = Fence::Clear;
             self.send_parked();
             return;
         };
-        let sent = self.tasks.get(slot).filter(|t| !t.frozen).map(|t| t.conn);
+        let sent = self.tasks.get(slot).filter(|_| self.is_connected(slot)).map(|t| t.conn);
         if let Some(conn) = sent {
             self.send_answer(slot);
             let stat_sn = self.conn(conn).stat_sn.wrapping_sub(1);
@@ -125,7 +130,7 @@ impl TargetSession {
         while self.fence.is_clear()
             && let Some(slot) = self.parked.pop_front()
         {
-            if self.tasks.get(slot).is_some_and(|t| !t.frozen && t.state == TaskState::Active) {
+            if self.is_connected(slot) && self.tasks[slot].state == TaskState::Active {
                 self.answer(slot);
             }
         }

@@ -7,7 +7,7 @@ use blockwire_wire::{Bhs, Deframer};
 use super::connection::Connection;
 use super::respond::SendMark;
 use super::tags::TagMap;
-use super::task::{Task, TaskKind, TaskState};
+use super::task::{R2t, Task, TaskKind, TaskState};
 use crate::endpoint::{Destination, Endpoint, Fatal};
 use crate::fence::Fence;
 use crate::order::{Entry, OrderQueue};
@@ -82,6 +82,8 @@ pub struct TargetSession {
     pub(super) control_bytes: u32,
     pub(super) next_ttt: u32,
     pub(super) generation: u32,
+    /// Room for R2Ts of tasks that ended, so that steady traffic allocates nothing.
+    pub(super) spare_r2ts: Vec<Vec<R2t>>,
     /// Tags of tasks that ended while data was still to come for them; such data is ignored without a Reject.
     pub(super) late: VecDeque<u32>,
 }
@@ -107,6 +109,7 @@ impl TargetSession {
             control_bytes: 0,
             next_ttt: 0,
             generation: 0,
+            spare_r2ts: Vec::new(),
             late: VecDeque::new(),
         }
     }
@@ -203,7 +206,11 @@ impl TargetSession {
 
     /// Forgets a record; its memory is free with the event.
     pub(super) fn release(&mut self, slot: Slot) {
-        if let Some(task) = self.tasks.remove(slot) {
+        if let Some(mut task) = self.tasks.remove(slot) {
+            if task.out.r2ts.capacity() > 0 && self.spare_r2ts.len() < self.limits.command_window as usize {
+                task.out.r2ts.clear();
+                self.spare_r2ts.push(std::mem::take(&mut task.out.r2ts));
+            }
             if task.state != TaskState::Dying {
                 self.tags.remove(task.initiator_task_tag);
             }

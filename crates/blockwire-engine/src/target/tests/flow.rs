@@ -114,3 +114,22 @@ fn digests_are_checked_and_made() {
     assert_eq!(bytes[48..560], data[9 * BLOCK..10 * BLOCK]);
     assert_eq!(bytes[560..], blockwire_wire::crc32c::append(0, &bytes[48..560]).to_le_bytes());
 }
+
+#[test]
+fn closing_a_store_lets_go_of_it_and_copies_out_what_is_on_its_way() {
+    let mut rig = Rig::new();
+    let data = rig.fill_store();
+    rig.peers[0].end.incoming().capacity = 1000;
+    let read = rig.command(0xc0, &cdb10(0x28, 0, 0, 128), 65_536, &[]);
+    let store = Arc::clone(&rig.store.store);
+    rig.store = StoreHandle::new(99, ram());
+    let before = Arc::strong_count(&store);
+    rig.worker.target.store_closing(&mut rig.worker.core, 3);
+    assert!(Arc::strong_count(&store) < before && Arc::strong_count(&store) == 1);
+    drop(store);
+    let pdus = rig.pdus(0);
+    let got: Vec<u8> = pdus.iter().flat_map(|(_, d)| d.clone()).collect();
+    assert!(pdus.iter().all(|(b, _)| b.initiator_task_tag() == read) && got == data[..65_536]);
+    rig.command(0xc0, &cdb10(0x28, 0, 0, 128), 65_536, &[]);
+    assert!(matches!(rig.events()[..], [Event::CommandForControl { diverted: false, .. }]));
+}
