@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from blockwire.initiator import api
+from blockwire.initiator.credentials import SecretText
 from blockwire.initiator.initiator import Initiator
 from blockwire.initiator.logical_unit import Lun, ScsiResult
 from blockwire.initiator.options import Timers
@@ -79,9 +80,9 @@ def open(
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
-    chap_secret: str | None = None,
+    chap_secret: SecretText | None = None,
     mutual_user: str | None = None,
-    mutual_secret: str | None = None,
+    mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
 ) -> Opening[Lun]:
     """As `blockwire.open`."""
@@ -97,9 +98,9 @@ def connect(
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
-    chap_secret: str | None = None,
+    chap_secret: SecretText | None = None,
     mutual_user: str | None = None,
-    mutual_secret: str | None = None,
+    mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
 ) -> Opening[Session]:
     """As `blockwire.connect`."""
@@ -115,9 +116,9 @@ async def discover(
     initiator_name: str | None = None,
     timeout: float | None = None,  # noqa: ASYNC109 - the same signature as the synchronous one
     chap_user: str | None = None,
-    chap_secret: str | None = None,
+    chap_secret: SecretText | None = None,
     mutual_user: str | None = None,
-    mutual_secret: str | None = None,
+    mutual_secret: SecretText | None = None,
 ) -> list[Target]:
     """As `blockwire.discover`."""
     from blockwire.initiator.discovery import discover as ask

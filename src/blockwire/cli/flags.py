@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from blockwire import errors
 from blockwire.names import Portal, Url, parse_size, peer_name
+
+if TYPE_CHECKING:
+    from blockwire.auth import Secret
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -50,23 +50,33 @@ def parse_keys(pairs: tuple[str, ...]) -> dict[str, str]:
     return keys
 
 
-def read_secret(path: str | None) -> str | None:
-    """A secret from a file that nobody else can read: one line, its newline dropped."""
-    if not path:
-        return None
-    try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode) and mode & 0o077:
-            raise errors.NotAllowedError(
-                f"{path} can be read by others", code="configuration.secret-readable",
-                evidence=f"mode {stat.S_IMODE(mode):04o}", next=f"chmod 600 {path}",
-            )  # fmt: skip
-        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        raise errors.from_os_error(error, f"cannot read the secret file {path}") from error
-    if not text:
-        raise errors.ConfigurationError(f"the secret file {path} is empty", code="configuration.no-secret")
-    return text
+def chap_flags(function: _F) -> _F:
+    """`--chap-user --chap-secret-file --chap-secret-command` and the mutual three; the target's commands mean what it
+    asks for and how it proves itself, the initiator's how they log in and whom they expect."""
+    for option in (
+        click.option("--chap-user", metavar="NAME", help="CHAP user name."),
+        click.option("--chap-secret-file", metavar="FILE", help="File with the CHAP secret (mode 0600)."),
+        click.option("--chap-secret-command", metavar="COMMAND", help="Command that prints the CHAP secret."),
+        click.option("--chap-mutual-user", "--mutual-chap-user", "chap_mutual_user", metavar="NAME",
+                     help="Name under which the target proves itself."),
+        click.option("--chap-mutual-secret-file", "--mutual-chap-secret-file", "chap_mutual_secret_file",
+                     metavar="FILE", help="File with the target's secret (mode 0600)."),
+        click.option("--chap-mutual-secret-command", "--mutual-chap-secret-command", "chap_mutual_secret_command",
+                     metavar="COMMAND", help="Command that prints the target's secret."),
+    )[::-1]:  # fmt: skip
+        function = option(function)
+    return function
+
+
+def read_secret(path: str | None, command: str | None) -> Secret | None:
+    """A secret from a file that nobody else can read, or from what a command prints."""
+    from blockwire.config import secrets
+
+    if path and command:
+        raise errors.UsageError("a secret has a file or a command", next="give one of the two")
+    if path:
+        return secrets.from_file(path)
+    return secrets.from_command(command) if command else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +122,6 @@ def login_flags(function: _F) -> _F:
         click.option("-T", "--target-name", "--targetname", "target_name", metavar="IQN", help="The target's name."),
         click.option("-i", "--initiator-name", metavar="IQN", help="Log in under this name."),
         click.option("--key", "keys", multiple=True, metavar="NAME=VALUE", help="Offer an RFC 7143 key (repeatable)."),
-        click.option("--chap-user", metavar="NAME", help="CHAP user name."),
-        click.option("--chap-secret-file", metavar="FILE", help="File with the CHAP secret (mode 0600)."),
-        click.option("--chap-mutual-user", metavar="NAME", help="Name the target must prove to be."),
-        click.option("--chap-mutual-secret-file", metavar="FILE", help="File with the target's secret (mode 0600)."),
         click.option(
             "--timeout", type=float, metavar="SECONDS", help="For login, command, and return of a lost session [30]."
         ),
@@ -129,8 +135,10 @@ def login_flags(function: _F) -> _F:
         keys: tuple[str, ...],
         chap_user: str | None,
         chap_secret_file: str | None,
+        chap_secret_command: str | None,
         chap_mutual_user: str | None,
         chap_mutual_secret_file: str | None,
+        chap_mutual_secret_command: str | None,
         timeout: float | None,
         **kwargs: Any,
     ) -> Any:
@@ -139,9 +147,9 @@ def login_flags(function: _F) -> _F:
             "initiator_name": initiator_name,
             "timeout": timeout,
             "chap_user": chap_user,
-            "chap_secret": read_secret(chap_secret_file),
+            "chap_secret": read_secret(chap_secret_file, chap_secret_command),
             "mutual_user": chap_mutual_user,
-            "mutual_secret": read_secret(chap_mutual_secret_file),
+            "mutual_secret": read_secret(chap_mutual_secret_file, chap_mutual_secret_command),
         }
         return function(*args, login=Login(portal, target_name, arguments), **kwargs)
 
@@ -149,7 +157,10 @@ def login_flags(function: _F) -> _F:
     wrapper.__doc__ = function.__doc__
     wrapped: Any = wrapper
     wrapped.__click_params__ = list(getattr(function, "__click_params__", []))
-    for option in reversed(options):
+    # Decorators put parameters in front of those that are there, so the last group comes first.
+    wrapped = options[-1](wrapped)
+    wrapped = chap_flags(wrapped)
+    for option in reversed(options[:-1]):
         wrapped = option(wrapped)
     result: _F = wrapped
     return result

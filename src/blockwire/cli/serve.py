@@ -14,7 +14,7 @@ import click
 
 from blockwire import errors
 from blockwire.cli import output
-from blockwire.cli.flags import output_flags, read_only_flag, set_up_logging
+from blockwire.cli.flags import chap_flags, output_flags, read_only_flag, set_up_logging
 
 if TYPE_CHECKING:
     from blockwire.config.model import Configuration
@@ -26,6 +26,7 @@ Examples:
   blockwire serve disk.img --size 10G                  # creates it if missing
   blockwire serve ram:1G /dev/vdb -r -p 127.0.0.1:0    # LUN 0 and 1, read-only, a free port
   blockwire serve disk.img -p 0.0.0.0:3260 --allow 10.0.0.0/8 --allow iqn.2025-01.com.example:host
+  blockwire serve disk.img --chap-user lab --chap-secret-file lab.secret
   blockwire serve ram:1G -- pytest tests/              # for the length of one command
   blockwire serve --config disks.toml
 
@@ -70,10 +71,7 @@ class ServeCommand(click.Command):
 @option("--allow", many=True, metavar="IQN|CIDR", help="Who may log in; all others are refused.")
 @option("--advertise", many=True, metavar="HOST:PORT", help="What discovery answers (for mapped ports).")
 @option("--key", "keys", many=True, metavar="NAME=VALUE", help="An RFC 7143 key of the target.")
-@option("--chap-user", metavar="NAME", help="CHAP user name.")
-@option("--chap-secret-file", metavar="FILE", help="File with the CHAP secret (mode 0600).")
-@option("--chap-mutual-user", metavar="NAME", help="Name under which the target proves itself.")
-@option("--chap-mutual-secret-file", metavar="FILE", help="File with the target's secret (mode 0600).")
+@chap_flags
 @option("--workers", type=click.IntRange(0, 64), default=0, help="Data plane threads [one per core, at most 4].")
 @option("--config", "config_file", metavar="FILE", help="Serve what FILE (TOML or JSON) says, not arguments.")
 @option("--print-config", is_flag=True, help="Print the configuration that the arguments mean, and exit.")
@@ -88,20 +86,20 @@ def command(
     ctx: click.Context, stores: tuple[str, ...], portals: tuple[str, ...], target_name: str | None, size: str | None,
     block_size: str | None, luns: tuple[str, ...], filters: tuple[str, ...], serial: str | None,
     allow: tuple[str, ...], advertise: tuple[str, ...], keys: tuple[str, ...], chap_user: str | None,
-    chap_secret_file: str | None, chap_mutual_user: str | None, chap_mutual_secret_file: str | None, workers: int,
+    chap_secret_file: str | None, chap_secret_command: str | None, chap_mutual_user: str | None,
+    chap_mutual_secret_file: str | None, chap_mutual_secret_command: str | None, workers: int,
     config_file: str | None, print_config: bool, timeout: float | None, statistics: float, read_only: bool,
     as_json: bool, verbose: int, quiet: bool,
 ) -> int:  # fmt: skip
     """Share STOREs as the logical units of a target: no root, no kernel module, no configuration file."""
     set_up_logging(verbose)
-    if chap_user or chap_secret_file or chap_mutual_user or chap_mutual_secret_file:
-        raise errors.ConfigurationError(
-            "CHAP at the target is not there yet", code="configuration.not-yet",
-            next="limit who may log in with --allow, and serve on a network that you trust",
-        )  # fmt: skip
     words: list[str] = ctx.obj
-    from blockwire.config import arguments, document
+    from blockwire.config import arguments, authentication, document
 
+    asked = authentication.chap(
+        chap_user, chap_secret_file, chap_mutual_user, chap_mutual_secret_file, command=chap_secret_command,
+        mutual_command=chap_mutual_secret_command,
+    )  # fmt: skip
     if config_file is not None:
         given = [
             stores,
@@ -115,6 +113,7 @@ def command(
             allow,
             advertise,
             keys,
+            asked,
             read_only,
         ]
         if any(given):
@@ -126,7 +125,7 @@ def command(
         configuration = arguments.build(
             stores, luns=luns, portals=portals, advertise=advertise, target_name=target_name, read_only=read_only,
             size=size, block_size=int(block_size) if block_size else None, allow=allow, keys=keys, filters=filters,
-            serial=serial,
+            serial=serial, authentication=asked,
         )  # fmt: skip
     if timeout is not None:
         limits = configuration.limits.model_copy(update={"drain_seconds": timeout})
@@ -179,7 +178,8 @@ class Teller:
         writable = any(not unit.read_only for target in configuration.targets for unit in target.luns)
         if wide and not self.as_json:
             what = "read and write" if writable else "read"
-            output.note(f"warning: everybody who reaches {', '.join(wide)} can {what}; limit it with --allow")
+            who = f"everybody who reaches {', '.join(wide)} can {what}"
+            output.note(f"warning: {who}; limit it with --allow or --chap-user")
 
     def statistics(self, values: dict[str, Any]) -> None:
         """Periodically."""

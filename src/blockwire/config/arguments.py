@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from blockwire.config.authentication import AuthenticationConfig
 from blockwire.config.document import checked
 from blockwire.config.host import default_target_name, host_id
 from blockwire.config.model import Configuration
@@ -51,12 +52,14 @@ def build(
     filters: Sequence[str] = (),
     serial: str | None = None,
     host: str | None = None,
+    authentication: AuthenticationConfig | None = None,
 ) -> Configuration:
     """The configuration that `serve`'s arguments mean.
 
     ``stores`` become LUN 0, 1, … in the places that ``luns`` (``3=STORE``) leave free. ``size`` creates files that are
     missing; it concerns path stores only. ``filters`` (next to the store first) and ``block_size`` concern every LUN;
-    a store's own query wins. ``serial`` is for a single LUN.
+    a store's own query wins. ``serial`` is for a single LUN. ``authentication`` is asked for by the target and by
+    discovery.
     """
     words: dict[int, str] = {}
     for word in luns:
@@ -110,8 +113,15 @@ def build(
     value: dict[str, Any] = {
         "advertise": tuple(advertise),
         "targets": [
-            {"name": name, "luns": units, "allow": tuple(allow), "keys": dict(key_value(word) for word in keys)}
+            {
+                "name": name,
+                "luns": units,
+                "allow": tuple(allow),
+                "keys": dict(key_value(word) for word in keys),
+                "authentication": authentication,
+            }
         ],
+        "discovery": authentication,
     }
     if portals:
         value["portals"] = tuple(portals)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from blockwire.config.authentication import AuthenticationConfig
 from blockwire.config.store_words import STORE_OPTIONS, bytes_of, parse_filter, parse_store, truth
 from blockwire.errors import ConfigurationError
 from blockwire.names import Portal, iscsi_name
@@ -172,17 +173,38 @@ def _rule(text: str) -> str:
         raise ValueError(f"{text!r} is neither an initiator name (iqn.…) nor a network (10.0.0.0/8)") from None
 
 
+class RedirectConfig(_Model):
+    """Where initiators are sent instead of being served (RFC 7143 11.13.5, status 0101 or 0102)."""
+
+    address: str
+    """HOST:PORT."""
+    permanent: bool = False
+    """The target moved for good: initiators remember the address."""
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, text: str) -> str:
+        portal = Portal.parse(text)
+        if portal.port == 0:
+            raise ValueError(f"{text} is no address to be sent to: port 0 is no port to connect to")
+        return str(portal)
+
+
 class TargetConfig(_Model):
     """One target: its name, its logical units, who may log in, and what it negotiates."""
 
     name: str
     """iSCSI name."""
-    luns: tuple[LunConfig, ...] = Field(min_length=1)
-    """Logical units, each number once."""
+    luns: tuple[LunConfig, ...] = ()
+    """Logical units, each number once; at least one, unless initiators are redirected."""
     allow: tuple[str, ...] = ()
     """Initiator names and networks that may log in; empty: everybody who can reach a portal."""
     keys: dict[str, str] = {}
     """RFC 7143 keys by name: the value this target offers or its bound, in place of the default."""
+    authentication: AuthenticationConfig | None = None
+    """CHAP accounts; without them nobody has to authenticate."""
+    redirect: RedirectConfig | None = None
+    """Send every login to another address."""
 
     @field_validator("name")
     @classmethod
@@ -210,6 +232,8 @@ class TargetConfig(_Model):
         twice = sorted({number for number in numbers if numbers.count(number) > 1})
         if twice:
             raise ValueError(f"LUN {twice[0]} is given twice")
+        if not self.luns and self.redirect is None:
+            raise ValueError(f"target {self.name} has no logical unit")
         return self
 
 
@@ -249,6 +273,8 @@ class Configuration(_Model):
     """TargetPortalGroupTag of all portals (RFC 7143 13.9)."""
     targets: tuple[TargetConfig, ...] = Field(min_length=1)
     """The targets, each name once."""
+    discovery: AuthenticationConfig | None = None
+    """CHAP accounts of discovery sessions, which name no target; without them nobody has to authenticate."""
     limits: Limits = Limits()
     """Bounds."""
 
@@ -292,6 +318,9 @@ class Configuration(_Model):
 
     def open_to_the_world(self) -> tuple[str, ...]:
         """Portals beyond the loopback interface, when some target lets everybody in: what `serve` warns of."""
-        if all(target.allow for target in self.targets):
+        if all(
+            target.allow or (target.authentication is not None and target.authentication.required)
+            for target in self.targets
+        ):
             return ()
         return tuple(str(portal) for portal in self.listen_on if not portal.is_loopback)

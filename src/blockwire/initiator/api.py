@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from blockwire import errors
+from blockwire.initiator.credentials import SecretText, credentials
 from blockwire.initiator.options import Options, Timers
 from blockwire.names import Url
 
@@ -22,40 +23,21 @@ def options(
     initiator_name: str | None,
     timeout: float | None,
     chap_user: str | None,
-    chap_secret: str | None,
+    chap_secret: SecretText | None,
     mutual_user: str | None,
-    mutual_secret: str | None,
+    mutual_secret: SecretText | None,
     timers: Timers | None,
 ) -> Options:
-    """Arguments before the URL before the environment (`BLOCKWIRE_CHAP_SECRET`, libiscsi's `LIBISCSI_CHAP_*`)."""
-    environment = os.environ.get
+    """What both faces' arguments mean; see `credentials` for where CHAP's come from."""
     timers = timers or Timers()
     if timeout is not None:
         if not timeout > 0:
             raise errors.UsageError(f"timeout: {timeout} is not a positive number of seconds", code="usage.timeout")
-        from dataclasses import replace
-
         timers = replace(timers, timeout=timeout)
-    user = chap_user or url.user or environment("LIBISCSI_CHAP_USERNAME", "")
-    secret = chap_secret or url.secret
-    if user and not secret:
-        secret = environment("BLOCKWIRE_CHAP_SECRET", "") or environment("LIBISCSI_CHAP_PASSWORD", "")
-    mutual = mutual_user or url.mutual_user or environment("LIBISCSI_CHAP_TARGET_USERNAME", "")
-    other = mutual_secret or url.mutual_secret
-    if mutual and not other:
-        other = environment("BLOCKWIRE_CHAP_MUTUAL_SECRET", "") or environment("LIBISCSI_CHAP_TARGET_PASSWORD", "")
-    if user and not secret:
-        raise errors.ConfigurationError(
-            f"there is no CHAP secret for user {user!r}", code="configuration.no-secret",
-            next="set BLOCKWIRE_CHAP_SECRET or name a file with --chap-secret-file",
-        )  # fmt: skip
     return Options(
         keys={**dict(url.keys), **(keys or {})},
         initiator_name=initiator_name or "",
-        chap_user=user,
-        chap_secret=secret,
-        mutual_user=mutual,
-        mutual_secret=other,
+        credentials=credentials(url, chap_user, chap_secret, mutual_user, mutual_secret),
         timers=timers,
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blockwire import errors
-from blockwire.auth import MD5_ONLY, Account, InitiatorCredentials, Secret
+from blockwire.auth import MD5_ONLY, OutstandingChallenges
 from blockwire.dataplane.api import ConnectionHandoff, Digest, Limits, Role, SessionSpec
 from blockwire.initiator.options import Options
 from blockwire.login.initiator import InitiatorLogin, LoginPlan
@@ -135,16 +135,6 @@ def preferences(limits: Limits, options: Options) -> Preferences:
     )
 
 
-def credentials(options: Options) -> InitiatorCredentials | None:
-    """The CHAP accounts of `options`; None without a user."""
-    if not options.chap_user:
-        return None
-    target = None
-    if options.mutual_user or options.mutual_secret:
-        target = Account(options.mutual_user, Secret.from_text(options.mutual_secret))
-    return InitiatorCredentials(Account(options.chap_user, Secret.from_text(options.chap_secret)), target)
-
-
 async def drive(runtime: Runtime, machine: InitiatorLogin, transport: Transport) -> LoginResult | LoginFailed:
     """Carries bytes between the login machine and the transport until the login has ended."""
     machine.start(runtime.now())
@@ -177,15 +167,16 @@ async def drive(runtime: Runtime, machine: InitiatorLogin, transport: Transport)
 
 
 async def attempt(
-    runtime: Runtime, portal: Portal, plan: LoginPlan, options: Options
+    runtime: Runtime, portal: Portal, plan: LoginPlan, options: Options, challenges: OutstandingChallenges
 ) -> tuple[Transport, LoginResult | LoginFailed]:
     """One connection and one login on it; the transport is closed when the login failed."""
     seconds = options.timers.timeout
     transport = await dial(runtime, portal, seconds)
+    machine = InitiatorLogin(plan, secrets.token_bytes, challenges, LoginLimits(seconds=seconds))
     try:
-        machine = InitiatorLogin(plan, secrets.token_bytes, limits=LoginLimits(seconds=seconds))
         outcome = await drive(runtime, machine, transport)
     except BaseException:
+        machine.close()
         transport.close()
         raise
     if isinstance(outcome, LoginFailed):
@@ -194,7 +185,7 @@ async def attempt(
 
 
 async def log_in_anywhere(
-    runtime: Runtime, portal: Portal, plan: LoginPlan, options: Options
+    runtime: Runtime, portal: Portal, plan: LoginPlan, options: Options, challenges: OutstandingChallenges
 ) -> tuple[Transport, Portal, LoginResult, Portal]:
     """Logs in at `portal` or where redirects lead. Gives transport, portal, result, and where to begin next time.
 
@@ -204,7 +195,7 @@ async def log_in_anywhere(
     home, seen = portal, {portal}
     for_good = True
     while True:
-        transport, outcome = await attempt(runtime, portal, plan, options)
+        transport, outcome = await attempt(runtime, portal, plan, options, challenges)
         if isinstance(outcome, LoginResult):
             return transport, portal, outcome, home
         error = outcome.error
@@ -215,6 +206,8 @@ async def log_in_anywhere(
         if not isinstance(error, errors.RedirectError):
             if isinstance(error, errors.ProtocolError):
                 error.exit_code = errors.EXIT_REFUSED  # this side refused; it failed at login all the same
+            if isinstance(error, errors.AuthenticationError) and plan.credentials is None:
+                error.next = "the target asks for CHAP: give a user and a secret"
             error.evidence = error.evidence or f"{plan.target_name or 'discovery'} at {portal}"
             raise error
         following = redirect_portal(error, portal)
@@ -245,18 +238,40 @@ def redirect_portal(error: errors.RedirectError, portal: Portal) -> Portal:
     ) from error  # fmt: skip
 
 
+def check_portal_group(result: LoginResult, portal: Portal, options: Options) -> None:
+    """RFC 7143 6.3: the tag tells whether the login reached the portal group that was meant."""
+    wanted, found = options.portal_group_tag, result.portal_group_tag
+    if found is None:
+        _log.warning("%s names no portal group (RFC 7143 6.3 asks it to)", portal)
+    elif wanted is not None and wanted != found:
+        raise errors.LoginError(
+            2, 8, f"{portal} belongs to another portal group", code="login.portal-group", whose="peer",
+            evidence=f"TargetPortalGroupTag={found}, expected {wanted}",
+            next="discover the target again: its portals were changed",
+        )  # fmt: skip
+
+
 async def log_in(
-    runtime: Runtime, limits: Limits, url: Url, options: Options, *, initiator_name: str, isid: bytes
-) -> LoggedIn:
-    """Logs in to `url.target` (a new session, or a reinstatement of the one with this ISID)."""
+    runtime: Runtime, limits: Limits, url: Url, options: Options, *, initiator_name: str, isid: bytes,
+    challenges: OutstandingChallenges,
+) -> LoggedIn:  # fmt: skip
+    """Logs in to `url.target` (a new session, or a reinstatement of the one with this ISID).
+
+    `challenges` are those of the whole initiator, so that one that comes back on another connection is seen (9.2.1).
+    """
     plan = LoginPlan(
         initiator_name=initiator_name,
         isid=Isid.from_bytes(isid),
         target_name=url.target,
         preferences=preferences(limits, options),
-        credentials=credentials(options),
+        credentials=options.credentials,
     )
-    transport, portal, result, home = await log_in_anywhere(runtime, url.portal, plan, options)
+    transport, portal, result, home = await log_in_anywhere(runtime, url.portal, plan, options, challenges)
+    try:
+        check_portal_group(result, portal, options)
+    except BaseException:
+        transport.close()
+        raise
     spec = session_spec(
         result.parameters, initiator_name=initiator_name, target_name=url.target, isid=isid, tsih=result.tsih,
         portal_group_tag=result.portal_group_tag or 0, cmd_sn=result.cmd_sn, exp_cmd_sn=result.cmd_sn,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from blockwire import errors
 from blockwire.discovery import TargetRecordAddress, parse_records
-from blockwire.initiator.connect import credentials, log_in_anywhere, preferences
+from blockwire.initiator.connect import log_in_anywhere, preferences
 from blockwire.login.initiator import LoginPlan
 from blockwire.login.result import LoginResult
 from blockwire.names import Isid, Portal, Url
@@ -147,9 +147,11 @@ async def discover(initiator: Initiator, url: Url, options: Options) -> list[Tar
             isid=Isid.from_bytes(initiator.new_isid()),
             session_type="Discovery",
             preferences=wanted,
-            credentials=credentials(options),
+            credentials=options.credentials,
         )
-        transport, portal, result, _ = await log_in_anywhere(runtime, url.portal, plan, options)
+        transport, portal, result, _ = await log_in_anywhere(
+            runtime, url.portal, plan, options, initiator.challenges
+        )
         try:
             conversation = Conversation(runtime, transport, result)
             try:

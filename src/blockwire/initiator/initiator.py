@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from blockwire import errors
+from blockwire.auth import OutstandingChallenges
 from blockwire.dataplane.api import DataPlane
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.initiator.connect import log_in
@@ -38,7 +40,9 @@ class Initiator:
 
             plane = new_plane(workers=1)
         self.plane: DataPlane = plane
-        self.log_in = log_in
+        self.challenges = OutstandingChallenges()
+        """CHAP challenges of all logins that are under way (RFC 7143 9.2.1)."""
+        self.log_in = functools.partial(log_in, challenges=self.challenges)
         """How a connection is made and logged in; tests put their own in its place."""
         self.runtime = runtime
         self.dispatch = Dispatch(plane)

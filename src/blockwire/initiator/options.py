@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from blockwire.auth import InitiatorCredentials
+
 
 @dataclass(frozen=True, slots=True)
 class Timers:
@@ -34,8 +36,8 @@ class Options:
     """RFC 7143 keys to offer, over the URL's."""
     initiator_name: str = ""
     """Empty: the initiator's own."""
-    chap_user: str = ""
-    chap_secret: str = field(default="", repr=False)
-    mutual_user: str = ""
-    mutual_secret: str = field(default="", repr=False)
+    credentials: InitiatorCredentials | None = None
+    """CHAP account of this side, and whom it expects at the other end; None offers no authentication."""
+    portal_group_tag: int | None = None
+    """TargetPortalGroupTag that the target has to answer with (discovery named it); None takes any."""
     timers: Timers = field(default_factory=Timers)

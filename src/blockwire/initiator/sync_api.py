@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from blockwire.initiator import api
 from blockwire.initiator.blocking import Lun, Session
+from blockwire.initiator.credentials import SecretText
 from blockwire.initiator.initiator import Initiator
 from blockwire.initiator.options import Timers
 from blockwire.names import Portal, Url
@@ -45,9 +46,9 @@ def open(
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
-    chap_secret: str | None = None,
+    chap_secret: SecretText | None = None,
     mutual_user: str | None = None,
-    mutual_secret: str | None = None,
+    mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
 ) -> Lun:
     """Logs in and opens a LUN: `open("iscsi://host/iqn…/0")`. The session ends with the LUN.
@@ -68,9 +69,9 @@ def connect(
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
-    chap_secret: str | None = None,
+    chap_secret: SecretText | None = None,
     mutual_user: str | None = None,
-    mutual_secret: str | None = None,
+    mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
 ) -> Session:
     """Logs in to a target: `connect("iscsi://host/iqn…")`. Raises as `open` does."""
@@ -87,9 +88,9 @@ def discover(
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
-    chap_secret: str | None = None,
+    chap_secret: SecretText | None = None,
     mutual_user: str | None = None,
-    mutual_secret: str | None = None,
+    mutual_secret: SecretText | None = None,
 ) -> list[Target]:
     """The targets of a portal (SendTargets), with their portals: `discover("host:3260")`. An empty list is no error."""
     from blockwire.initiator.discovery import discover as ask

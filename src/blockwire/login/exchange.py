@@ -117,6 +117,10 @@ class LoginMachine:
         self._events.append(LoginFailed(error, retry_with_md5, text or {}))
         self._closed()
 
+    def close(self) -> None:
+        """The login is given up: what belongs to it is let go. Harmless after its end."""
+        self._closed()
+
     def _closed(self) -> None:
         """Let go of what belongs to this login (challenges)."""
 

@@ -34,6 +34,7 @@ class Arrival:
         self.server = server
         self.transport = transport
         self._device: TargetDevice | None = None
+        self._authentication = server.discovery_authentication
         self._session: TargetSession | None = None
         self._discovery: DiscoverySession | None = None
         self._evicted = False
@@ -46,7 +47,7 @@ class Arrival:
         if server.stopping:
             raise login_error(LoginStatus.SERVICE_UNAVAILABLE, "the target is shutting down", whose="local")
         if request.session_type == "Discovery" and not request.target_name:
-            return Reception("", tag, server.discovery_preferences)
+            return Reception("", tag, server.discovery_preferences, server.discovery_authentication.policy)
         device = server.devices.get(prepare_name(request.target_name))
         if device is None:
             raise login_error(LoginStatus.NOT_FOUND, whose="peer", evidence=f"TargetName={request.target_name[:223]}")
@@ -58,9 +59,14 @@ class Arrival:
                 evidence=f"{request.initiator_name} at {self.transport.peer}",
                 next=f"allow it with --allow {request.initiator_name}",
             )
+        redirect = device.config.redirect
+        if redirect is not None:
+            moved = LoginStatus.TARGET_MOVED_PERMANENTLY if redirect.permanent else LoginStatus.TARGET_MOVED_TEMPORARILY
+            raise login_error(moved, addresses=(redirect.address,))
         if request.session_type == "Normal":
             self._device = device
-        return Reception(device.name, tag, device.preferences)
+        self._authentication = device.authentication
+        return Reception(device.name, tag, device.preferences, device.authentication.policy)
 
     def _name(self, initiator_name: str, isid: bytes, target_name: str, discovery: bool) -> SessionName:
         # A discovery session never reinstates a normal one, so it is kept under a name of its own.
@@ -158,6 +164,15 @@ class Arrival:
     async def _admit(self, admission: Admission) -> int:
         """Makes the session, so that a lack of anything is still a login status; gives its TSIH."""
         server = self.server
+        if not self._authentication.permits(admission.authenticated_as, admission.initiator_name):
+            # 11.13.5: it proved who it is, and that is not enough.
+            raise login_error(
+                LoginStatus.AUTHORIZATION_FAILURE,
+                "this CHAP account is for other initiators",
+                whose="peer",
+                evidence=f"CHAP_N={admission.authenticated_as[:60]}, InitiatorName={admission.initiator_name}",
+                next="add the initiator name to the account's `initiators`",
+            )
         discovery = self._device is None
         name = self._name(admission.initiator_name, bytes(admission.isid), admission.target_name, discovery)
         if admission.action in (Action.ADD_CONNECTION, Action.REINSTATE_CONNECTION):
@@ -220,7 +235,10 @@ class Arrival:
         keep_alive = (limits.keep_alive_seconds, limits.keep_alive_timeout)
         await session.adopt(handoff(result, self.transport.detach(), peer, keep_alive, None), result.parameters, local)
         if fresh and session.connections:
-            self.server.observe(TargetEvent("session-up", {**session.describe(), "keys": result.parameters.to_keys()}))
+            details = {**session.describe(), "keys": result.parameters.to_keys()}
+            if result.authenticated_as:
+                details |= {"account": result.authenticated_as, "mutual": result.target_authenticated}
+            self.server.observe(TargetEvent("session-up", details))
 
     async def _discover(self, session: DiscoverySession, result: LoginResult) -> None:
         reason, evidence = "", ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any, Self
 
-from blockwire.config import arguments
+from blockwire.config import arguments, authentication
 from blockwire.config.model import Configuration
 from blockwire.errors import ClosedError
 from blockwire.net import control_thread
@@ -23,7 +23,10 @@ class Target:
 
     ``stores`` become LUN 0, 1, …; ``luns`` places some (``{3: "ram:1G"}``). The other arguments are those of `serve`,
     but for the portal: by default a free port of 127.0.0.1 is taken, so that any number can run side by side.
-    A ``configuration`` replaces all of them. Serving starts at once; :meth:`close` (or leaving the block) ends it.
+    With ``chap_user`` initiators have to authenticate, with ``mutual_user`` the target does when it is asked to; a
+    secret is text, or binary as ``0x…`` or ``0b…``, or bytes, and comes from `$BLOCKWIRE_CHAP_SECRET` and
+    `$BLOCKWIRE_CHAP_MUTUAL_SECRET` when it is left out. A ``configuration`` replaces all of them. Serving starts at
+    once; :meth:`close` (or leaving the block) ends it.
     """
 
     def __init__(
@@ -39,6 +42,10 @@ class Target:
         allow: Sequence[str] = (),
         keys: Mapping[str, str] | None = None,
         filters: Sequence[str] = (),
+        chap_user: str | None = None,
+        chap_secret: str | bytes | None = None,
+        mutual_user: str | None = None,
+        mutual_secret: str | bytes | None = None,
         workers: int = 0,
         observe: Observer | None = None,
         configuration: Configuration | None = None,
@@ -56,6 +63,9 @@ class Target:
                 allow=allow,
                 keys=[f"{name}={value}" for name, value in (keys or {}).items()],
                 filters=filters,
+                authentication=authentication.chap(
+                    chap_user, mutual_user=mutual_user, secret=chap_secret, mutual_secret=mutual_secret
+                ),
             )
         self._control = control_thread.shared()
         self._service: Service | None = Service(configuration, workers=workers, observe=observe)

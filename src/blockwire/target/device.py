@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from blockwire.config.authentication import OPEN
 from blockwire.config.model import LunConfig, TargetConfig
 from blockwire.config.store_words import unknown_scheme
 from blockwire.dataplane.api import DataPlane, Digest, Limits, StoreInfo, StoreOp, StoreSpec
@@ -59,6 +60,8 @@ class TargetDevice:
         self.name = config.name
         self.portal_group_tag = portal_group_tag
         self.access = AccessRules(config.allow)
+        self.authentication = config.authentication.load() if config.authentication is not None else OPEN
+        """Accounts, read when the target starts."""
         self.preferences = preferences(limits, config.keys)
         self.units: dict[int, LogicalUnit] = {}
         """Logical units by LUN."""

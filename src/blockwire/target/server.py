@@ -12,6 +12,8 @@ from typing import Any
 
 from blockwire import errors
 from blockwire.auth.chap import OutstandingChallenges
+from blockwire.auth.secrets import check_directions
+from blockwire.config.authentication import OPEN
 from blockwire.config.model import Configuration, LunConfig
 from blockwire.dataplane.api import AbortKind, AbortReport, AbortScope, DataPlane
 from blockwire.dataplane.dispatch import Dispatch
@@ -70,6 +72,7 @@ class TargetServer:
         self.devices: dict[str, TargetDevice] = {}
         """By target name."""
         self.discovery_preferences = preferences(plane.limits(), {})
+        self.discovery_authentication = OPEN
         self.challenges = OutstandingChallenges()
         self.random = secrets.token_bytes
         self.stopping = False
@@ -85,9 +88,11 @@ class TargetServer:
     async def start(self) -> None:
         """Opens stores, then portals; when anything fails nothing stays open and the error says what.
 
-        Raises ConfigurationError (a store, a key, a port in use), NotAllowedError, MissingFileError.
+        Raises ConfigurationError (a store, a key, a secret, a port in use), NotAllowedError, MissingFileError.
         """
         try:
+            if self.configuration.discovery is not None:
+                self.discovery_authentication = self.configuration.discovery.load()
             for config in self.configuration.targets:
                 device = await open_device(
                     config, self.configuration.portal_group_tag, self.plane, self.dispatch,
@@ -96,6 +101,7 @@ class TargetServer:
                 self.devices[device.name] = device
                 for unit in device.units.values():
                     self.dispatch.subscribe_store(unit.store, self._store_event)
+            self._check_secrets()
             for portal in self.configuration.listen_on:
                 await self._listen(portal)
             if not self._listeners:
@@ -109,6 +115,13 @@ class TargetServer:
             raise
         for listener in self._listeners:
             self._accepting.append(self.runtime.spawn(self._accept(listener), "accept"))
+
+    def _check_secrets(self) -> None:
+        """RFC 7143 9.2.1: what authenticates some initiator authenticates no target, whichever two they are."""
+        policies = [self.discovery_authentication.policy]
+        policies += [device.authentication.policy for device in self.devices.values()]
+        accounts = [account for policy in policies for account in policy.accounts]
+        check_directions(accounts, [policy.identity for policy in policies if policy.identity is not None])
 
     async def _listen(self, portal: Portal) -> None:
         # [::1]:0 beside 127.0.0.1:0 shall be one port number, so that one URL names both.

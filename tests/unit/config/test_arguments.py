@@ -135,7 +135,7 @@ def test_a_short_document_by_hand() -> None:
     [
         ("targets = [", "no TOML"),
         ("", "'targets' is missing"),
-        ('targets = [{name = "iqn.2024-01.a:b", luns = []}]', "at least 1"),
+        ('targets = [{name = "iqn.2024-01.a:b", luns = []}]', "no logical unit"),
         ('colour = "red"\ntargets = []', "colour"),
         (
             'schema = "blockwire.config/9"\ntargets = [{name="iqn.2024-01.a:b", luns=[{lun=0, store="ram:1M"}]}]',

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from blockwire import errors
+from blockwire.auth import OutstandingChallenges
 from blockwire.dataplane.fake import DEFAULT_LIMITS, FakePlane
 from blockwire.errors import RedirectError
 from blockwire.initiator import connect
@@ -98,6 +99,7 @@ def log_in(portal: Portal, options: Options = QUICK) -> Any:
         options,
         initiator_name=OURS,
         isid=bytes([0x80, 0, 0, 0, 0, 1]),
+        challenges=OutstandingChallenges(),
     )
 
 
