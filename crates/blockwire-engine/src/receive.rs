@@ -103,7 +103,9 @@ pub struct ReceiveContext<'a> {
 }
 
 /// Takes in what the transport has, up to the budget.
-pub fn receive<R: Role>(role: &mut R, conn: ConnIndex, state: &mut ReceiveState, cx: &mut ReceiveContext<'_>) -> Received {
+pub fn receive<R: Role>(
+    role: &mut R, conn: ConnIndex, state: &mut ReceiveState, cx: &mut ReceiveContext<'_>,
+) -> Received {
     let mut taken = 0;
     loop {
         let mut parts = [Part::new(std::ptr::null_mut(), 0); DIRECT_PARTS + 1];
@@ -189,8 +191,8 @@ pub(crate) fn direct_parts<R: Role>(
 }
 
 fn account_direct<R: Role>(
-    role: &mut R, conn: ConnIndex, state: &mut ReceiveState, parts: &[Part], placed: usize,
-    counters: &mut Counters, now: Nanos,
+    role: &mut R, conn: ConnIndex, state: &mut ReceiveState, parts: &[Part], placed: usize, counters: &mut Counters,
+    now: Nanos,
 ) -> Result<(), Fatal> {
     let deframer = role.endpoint().deframer(conn);
     let mut crc = deframer.data_crc();

@@ -110,7 +110,8 @@ pub fn pcapng<'a>(entries: impl Iterator<Item = &'a TraceEntry>, target_is_self:
         tag(&mut packet, TAG_DESTINATION_PORT, &destination_port.to_be_bytes());
         tag(&mut packet, 0, &[]);
         packet.extend(entry.bhs.0);
-        let original = packet.len() + entry.bhs.ahs_len() + entry.bhs.data_segment_length().next_multiple_of(4) as usize;
+        let original =
+            packet.len() + entry.bhs.ahs_len() + entry.bhs.data_segment_length().next_multiple_of(4) as usize;
         debug_assert_eq!(entry.bhs.0.len(), BHS_LEN);
         let time = epoch_offset + entry.time;
         body.clear();

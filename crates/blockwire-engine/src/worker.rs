@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use blockwire_store::Outcome;
 
@@ -11,7 +12,11 @@ use crate::events::EventQueue;
 use crate::initiator::Background;
 use crate::mailbox::Mailbox;
 use crate::sys::epoll::{Interest, Ready};
+use crate::sys::socket;
 use crate::target::TargetSide;
+
+/// How long the end of a worker waits for store operations.
+const LAST_OPERATIONS: Duration = Duration::from_secs(2);
 
 /// A worker's whole state. Control calls run on it as jobs.
 pub struct Worker {
@@ -72,8 +77,29 @@ impl Worker {
             self.ready = ready;
             busy = self.turn();
         }
+        self.shut_down();
+    }
+
+    /// Cuts every connection.
+    pub fn shut_down(&mut self) {
         self.target.shut_down(&mut self.core);
         self.initiators.shut_down(&mut self.core);
+    }
+
+    /// Lets go of everything. Store operations that are still out name memory of this worker: they get a while to end, and
+    /// when one does not, the memory stays for good rather than be taken from under it.
+    pub fn end(mut self: Box<Self>) {
+        let started = Instant::now();
+        while self.target.operations_out() > 0 && started.elapsed() < LAST_OPERATIONS {
+            let _ = socket::poll(self.core.mailbox.fd(), true, false, 10); // a failing poll only ends the pause
+            self.core.mailbox.clear();
+            self.core.mailbox.take_completions(&mut self.completions);
+            self.target.completions(&mut self.core, &mut self.completions);
+            self.completions.clear();
+        }
+        if self.target.operations_out() > 0 {
+            std::mem::forget(self);
+        }
     }
 
     /// Milliseconds until the next timer, rounded up; -1 without one.

@@ -34,9 +34,10 @@ impl PinTable {
 }
 
 /// Waits come back to Python this way: a pending signal handler runs, and what it raises is remembered.
+#[allow(clippy::redundant_closure_for_method_calls)] // the method itself is not general enough over the lifetime
 fn signals(raised: &mut Option<PyErr>) -> bool {
     if raised.is_none() {
-        *raised = Python::attach(Python::check_signals).err();
+        *raised = Python::attach(|py| py.check_signals()).err();
     }
     raised.is_some()
 }

@@ -8,9 +8,7 @@ use blockwire_wire::bhs::BHS_LEN;
 use super::{Plane, Session, unknown};
 use crate::calls::{Change, Handoff, ReleaseMode, SessionSpec};
 use crate::events::{Failure, OpId, OpResult, QueueId, SessionId, TaskDone, Token};
-use crate::initiator::{
-    BlockRequest, Check, CommandRequest, Executed, InitiatorSession, LoadReport, LoadSpec, Memory,
-};
+use crate::initiator::{BlockRequest, Check, CommandRequest, Executed, InitiatorSession, LoadReport, LoadSpec, Memory};
 
 /// Queue ids of a plane: the session above, its own index below.
 const QUEUE_BITS: u32 = 16;
@@ -135,7 +133,8 @@ impl Plane {
     /// # Errors
     /// As `submit`.
     pub fn execute(
-        &self, session: SessionId, token: Token, request: &CommandRequest<'_>, timeout: Option<Duration>, check: Check<'_>,
+        &self, session: SessionId, token: Token, request: &CommandRequest<'_>, timeout: Option<Duration>,
+        check: Check<'_>,
     ) -> Result<Executed, Failure> {
         self.initiator_session(session)?.execute(token, request, timeout, check)
     }
@@ -145,8 +144,8 @@ impl Plane {
     /// # Errors
     /// As `submit`.
     pub fn execute_io(
-        &self, session: SessionId, token: Token, lun: u64, io: &BlockRequest, buffer: Memory, timeout: Option<Duration>,
-        check: Check<'_>,
+        &self, session: SessionId, token: Token, lun: u64, io: &BlockRequest, buffer: Memory,
+        timeout: Option<Duration>, check: Check<'_>,
     ) -> Result<Executed, Failure> {
         self.initiator_session(session)?.execute_io(token, lun, io, buffer, timeout, check)
     }
@@ -158,9 +157,9 @@ impl Plane {
     pub fn wait(
         &self, queue: QueueId, minimum: usize, timeout: Option<Duration>, check: Check<'_>, out: &mut Vec<TaskDone>,
     ) -> Result<(), Failure> {
-        let session = self.initiator_session(queue >> QUEUE_BITS).map_err(|failure| {
-            if failure.code == "plane.unknown" { unknown("queue", queue) } else { failure }
-        })?;
+        let session = self
+            .initiator_session(queue >> QUEUE_BITS)
+            .map_err(|failure| if failure.code == "plane.unknown" { unknown("queue", queue) } else { failure })?;
         session.wait(queue_index(queue), minimum, timeout, check, out)
     }
 

@@ -90,7 +90,13 @@ impl Plane {
                 (None, Some(Mutex::new(worker)))
             } else {
                 let name = format!("blockwire-{index}");
-                (Some(std::thread::Builder::new().name(name).spawn(move || worker.run())?), None)
+                (
+                    Some(std::thread::Builder::new().name(name).spawn(move || {
+                        worker.run();
+                        worker.end();
+                    })?),
+                    None,
+                )
             };
             seats.push(Seat { mailbox, thread: Mutex::new(thread), stepped });
         }
@@ -123,7 +129,8 @@ impl Plane {
     /// `plane.closed` after `shutdown`, `plane.forked` in a child process.
     pub fn check(&self) -> Result<(), Failure> {
         if fork::generation() != self.generation {
-            let message = "this handle was made before a fork and its threads do not exist in the child; open a new one";
+            let message =
+                "this handle was made before a fork and its threads do not exist in the child; open a new one";
             return Err(Failure::new("plane.forked", message));
         }
         if self.closed.load(Ordering::Acquire) {
@@ -227,8 +234,11 @@ impl Plane {
     /// nanoseconds since 1970.
     #[must_use]
     pub fn trace(&self, session: Option<SessionId>, epoch_now: u64) -> Vec<u8> {
-        let mut entries: Vec<TraceEntry> =
-            self.ask_workers(|worker| worker.core.trace.iter().copied().collect::<Vec<_>>()).into_iter().flatten().collect();
+        let mut entries: Vec<TraceEntry> = self
+            .ask_workers(|worker| worker.core.trace.iter().copied().collect::<Vec<_>>())
+            .into_iter()
+            .flatten()
+            .collect();
         let mut initiator = false;
         {
             let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
@@ -287,9 +297,7 @@ impl Plane {
         let started = std::time::Instant::now();
         for seat in &self.seats {
             if let Some(worker) = &seat.stepped {
-                let worker = &mut **locked(worker);
-                worker.target.shut_down(&mut worker.core);
-                worker.initiators.shut_down(&mut worker.core);
+                locked(worker).shut_down();
             } else {
                 seat.mailbox.post(Box::new(Worker::stop));
             }
@@ -310,6 +318,11 @@ impl Plane {
 impl Drop for Plane {
     fn drop(&mut self) {
         self.shutdown(Duration::from_secs(1));
+        for seat in &mut self.seats {
+            if let Some(worker) = seat.stepped.take() {
+                worker.into_inner().unwrap_or_else(PoisonError::into_inner).end();
+            }
+        }
         if fork::generation() != self.generation {
             // The threads that these handles name do not exist in a forked child; joining or waking them would hang.
             for seat in &self.seats {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
-use blockwire_store::{CompletionSink, ErrorKind, FilterSpec, IoVecs, OpenOptions, Op, Outcome, StoreError, Submitted};
+use blockwire_store::{CompletionSink, ErrorKind, FilterSpec, IoVecs, Op, OpenOptions, Outcome, StoreError, Submitted};
 
 use super::{Plane, locked, unknown};
 use crate::events::{Event, EventQueue, Failure, OpId, OpResult, StoreId, StoreInfo};
@@ -198,7 +198,9 @@ impl Plane {
                 let changed = match &call {
                     StoreCall::Write { offset, data } => Some((*offset, data.len() as u64)),
                     StoreCall::Copy { to, length, .. } => Some((*to, *length)),
-                    StoreCall::Zero { offset, length } | StoreCall::Punch { offset, length } => Some((*offset, *length)),
+                    StoreCall::Zero { offset, length } | StoreCall::Punch { offset, length } => {
+                        Some((*offset, *length))
+                    }
                     StoreCall::Resize { .. } => Some((0, u64::MAX)),
                     StoreCall::Geometry | StoreCall::Read { .. } | StoreCall::Flush => None,
                 };

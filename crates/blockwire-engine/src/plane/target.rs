@@ -219,12 +219,12 @@ impl Plane {
             AbortTarget::LogicalUnit { store } => {
                 locked(&self.stores).get(store).map(|s| s.workers().collect()).unwrap_or_default()
             }
-            AbortTarget::Task { session, .. } | AbortTarget::TaskSet { session, .. } | AbortTarget::Nexus { session } => {
-                match self.target_worker(*session) {
-                    Ok(worker) => vec![worker],
-                    Err(failure) => return self.failed_op(failure),
-                }
-            }
+            AbortTarget::Task { session, .. }
+            | AbortTarget::TaskSet { session, .. }
+            | AbortTarget::Nexus { session } => match self.target_worker(*session) {
+                Ok(worker) => vec![worker],
+                Err(failure) => return self.failed_op(failure),
+            },
         };
         let op = self.id();
         if workers.is_empty() {

@@ -433,6 +433,12 @@ impl TargetSide {
         }
     }
 
+    /// Store operations that have not completed; they name this worker's memory.
+    #[must_use]
+    pub fn operations_out(&self) -> usize {
+        self.shared.operations.len()
+    }
+
     /// Drops every connection. Store operations that are out keep their memory until they end.
     pub fn shut_down(&mut self, core: &mut Core) {
         let ids: Vec<_> = self.index.keys().copied().collect();
