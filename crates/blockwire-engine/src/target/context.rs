@@ -242,6 +242,7 @@ impl Context<'_> {
             work.free_out(self.arena);
         }
         let (uses_lun, lun) = (work.uses_lun, work.lun);
+        let was_picked = std::mem::take(&mut work.picked);
         work.phase = Phase::Idle;
         work.operation = 0;
         work.direct = NOT_DIRECT;
@@ -265,6 +266,10 @@ impl Context<'_> {
             for port in &mut self.session.ports {
                 port.pulls.retain(|s| *s != slot);
             }
+        }
+        if was_picked {
+            // It ended without going up (bad data, an abort), so nobody answers it with a `set_gate`: the next one goes up.
+            self.reconsider(lun);
         }
     }
 

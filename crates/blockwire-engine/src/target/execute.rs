@@ -73,6 +73,7 @@ impl Context<'_> {
             Gate::Divert => self.go_up(slot, true),
             Gate::DivertOne => {
                 self.session.luns[lun].diverted = true;
+                self.session.work_mut(slot).picked = true;
                 self.go_up(slot, true);
             }
         }
@@ -149,7 +150,9 @@ impl Context<'_> {
             bidirectional_read_length: task.bidirectional_read,
             immediate: task.immediate,
         });
-        self.session.work_mut(slot).phase = Phase::Control;
+        let work = self.session.work_mut(slot);
+        work.phase = Phase::Control;
+        work.picked = false;
     }
 
     /// A text, task management or logout request has its turn.

@@ -145,6 +145,8 @@ pub(super) struct Work {
     pub(super) abort: Option<u64>,
     /// What the control plane collected: the rest is an underflow.
     pub(super) collected: Option<u32>,
+    /// DIVERT_ONE picked it, and it has not gone up yet.
+    pub(super) picked: bool,
 }
 
 /// What a running operation of a multi-step command is for.
@@ -185,6 +187,7 @@ impl Default for Work {
             pulling: false,
             abort: None,
             collected: None,
+            picked: false,
         }
     }
 }
@@ -203,6 +206,7 @@ impl Work {
         self.running_to = 0;
         self.range = 0;
         self.compared = 0;
+        self.picked = false;
         self.stage = Stage::Main;
         self.operation = 0;
         self.no_room = false;

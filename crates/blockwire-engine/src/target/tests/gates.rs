@@ -58,6 +58,25 @@ fn one_command_is_diverted_and_the_rest_wait() {
 }
 
 #[test]
+fn when_the_picked_command_ends_before_it_goes_up_the_next_one_goes() {
+    let mut rig = Rig::new();
+    rig.set_gate(Gate::DivertOne);
+    // F=0: unsolicited data is still to come, so it waits on its way up
+    let picked = rig.command(0x20, &cdb10(0x2a, 0, 8, 16), 8192, &[7; 4096]);
+    let second = rig.command(0xc0, &cdb10(0x28, 0, 8, 8), 4096, &[]);
+    let third = rig.command(0xc0, &cdb10(0x28, 0, 16, 8), 4096, &[]);
+    assert!(up(&mut rig).is_empty());
+    rig.abort(AbortTarget::Task { session: SESSION, initiator_task_tag: picked, ref_cmd_sn: None }, None);
+    rig.step();
+    let sent_up = up(&mut rig);
+    assert_eq!(sent_up.len(), 1, "one goes up in its place, the other one is held");
+    reply(&mut rig, sent_up[0].0, status(0, &[], &[]));
+    rig.set_gate(Gate::Pass);
+    let tags: Vec<u32> = rig.pdus(0).iter().map(|(b, _)| b.initiator_task_tag()).collect();
+    assert_eq!(tags, [second, third]);
+}
+
+#[test]
 fn resume_runs_it_here_and_collect_fetches_first() {
     let mut rig = Rig::new();
     rig.set_gate(Gate::Divert);
