@@ -37,6 +37,16 @@ class PeerTarget:
         return f"iscsi://{self.portal}/{self.iqn}/{self.lun}"
 
 
+@dataclass(frozen=True)
+class Chap:
+    """A CHAP account of an initiator, and the target's own for mutual CHAP."""
+
+    user: str = "alice"
+    secret: str = "initiators-sec-1"
+    own_user: str = "disk"
+    own_secret: str = "targets-secret-2"
+
+
 def filled(path: Path, size: int) -> Path:
     """A backing file with every block allocated: an empty one on tmpfs reads faster than a disk ever would."""
     chunk = bytes(range(256)) * 4096
@@ -56,7 +66,9 @@ def _placed(command: list[str], placement: Sequence[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def tgt(directory: Path, size: int = 64 << 20, placement: Sequence[str] = ()) -> Iterator[PeerTarget]:
+def tgt(
+    directory: Path, size: int = 64 << 20, placement: Sequence[str] = (), chap: Chap | None = None
+) -> Iterator[PeerTarget]:
     """Run `tgtd` with one file-backed disk of `size` bytes as LUN 1 (its LUN 0 is a controller).
 
     :param directory: an empty directory for the disk and the control socket; a short path (a socket's limit is 107)
@@ -97,6 +109,11 @@ def tgt(directory: Path, size: int = 64 << 20, placement: Sequence[str] = ()) ->
             )
             tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
             tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
+            if chap is not None:
+                accounts = ((chap.user, chap.secret, []), (chap.own_user, chap.own_secret, ["--outgoing"]))
+                for user, secret, direction in accounts:
+                    tgtadm("--op", "new", "--mode", "account", "--user", user, "--password", secret)
+                    tgtadm("--op", "bind", "--mode", "account", "--tid", "1", "--user", user, *direction)
             yield PeerTarget("tgt", process.pid, port, iqn, 1, size, backing)
 
 
@@ -110,7 +127,8 @@ ISTGT_CONFIGURATION = """\
       LogFacility "local7"
       Timeout 30
       NopInInterval 20
-      DiscoveryAuthMethod Auto
+      DiscoveryAuthMethod {method}
+      DiscoveryAuthGroup {group}
       MaxSessions 16
       MaxConnections 4
       MaxR2T 32
@@ -142,8 +160,8 @@ ISTGT_CONFIGURATION = """\
       TargetName istgt.{port}
       TargetAlias "disk"
       Mapping PortalGroup1 InitiatorGroup1
-      AuthMethod Auto
-      AuthGroup None
+      AuthMethod {method}
+      AuthGroup {group}
       UseDigest Auto
       UnitType Disk
       LUN0 Storage {backing} Auto
@@ -151,7 +169,9 @@ ISTGT_CONFIGURATION = """\
 
 
 @contextlib.contextmanager
-def istgt(directory: Path, size: int = 64 << 20, placement: Sequence[str] = ()) -> Iterator[PeerTarget]:
+def istgt(
+    directory: Path, size: int = 64 << 20, placement: Sequence[str] = (), chap: Chap | None = None
+) -> Iterator[PeerTarget]:
     """Run `istgt` with one file-backed disk of `size` bytes as LUN 0."""
     peers.require("istgt")
     port = peers.free_port()
@@ -159,11 +179,18 @@ def istgt(directory: Path, size: int = 64 << 20, placement: Sequence[str] = ()) 
     configuration = directory / "istgt.conf"
     configuration.write_text(
         textwrap.dedent(ISTGT_CONFIGURATION).format(
-            directory=directory, port=port, control_port=peers.free_port(), backing=backing
+            directory=directory,
+            port=port,
+            control_port=peers.free_port(),
+            backing=backing,
+            method="CHAP" if chap else "Auto",
+            group="AuthGroup1" if chap else "None",
         )
     )
     secrets = directory / "auth.conf"
-    secrets.write_text("")
+    secrets.write_text(
+        f'[AuthGroup1]\n  Auth "{chap.user}" "{chap.secret}" "{chap.own_user}" "{chap.own_secret}"\n' if chap else ""
+    )
     secrets.chmod(0o600)
     log = (directory / "istgt.log").open("wb")
     with log:
