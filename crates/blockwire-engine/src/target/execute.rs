@@ -216,8 +216,7 @@ impl Context<'_> {
     /// Decodes and starts a command.
     fn execute(&mut self, slot: Slot, lun: usize, known: Known) {
         let Some(task) = self.session.proto.task(slot) else { return };
-        let (read, write, expected_read, expected_write) =
-            (task.read, task.write, task.expected_read(), task.expected_write());
+        let (expected_read, expected_write) = (task.expected_read(), task.expected_write());
         debug_assert!(task.state == TaskState::Active);
         let unit = &self.session.luns[lun];
         if unit.closed {
@@ -280,13 +279,12 @@ impl Context<'_> {
         };
         let is_read = matches!(block, Block::Read { .. });
         let expected = if is_read { expected_read } else { expected_write };
-        if wanted > 0 && expected == 0 && (if is_read { write } else { read }) {
-            // the announced direction contradicts the command
-            return self.finish_sense(slot, Sense::InvalidFieldInCdb { byte: 0, bit: None });
-        }
-        let one_block =
-            matches!(block, Block::WriteSame { no_data: false, .. } | Block::Verify { check: ByteCheck::One, .. });
-        if one_block && u64::from(expected) < wanted {
+        let wrong_length = match block {
+            Block::WriteSame { no_data: false, .. } => u64::from(expected) != wanted,
+            Block::Verify { check: ByteCheck::One, .. } => u64::from(expected) < wanted,
+            _ => false,
+        };
+        if wrong_length {
             // a part of the block that is to be repeated means nothing
             return self.finish_sense(slot, Sense::InvalidFieldInCdb { byte: 0, bit: None });
         }
@@ -295,7 +293,8 @@ impl Context<'_> {
         let work = self.session.work_mut(slot);
         work.block = block;
         work.total = total;
-        work.residual = Residual::of(announced, wanted);
+        // a command whose announced direction is not its own moves nothing: all of it is an overflow (RFC 7143 11.4.5.2)
+        work.residual = Residual::of(if wanted == 0 { announced } else { expected }, wanted);
         work.start = lba * block_size;
         work.range = blocks * block_size;
         if is_read {

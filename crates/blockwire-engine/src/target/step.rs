@@ -233,7 +233,9 @@ impl Context<'_> {
         let unit = &self.session.luns[lun];
         let fua = !unit.mapping.write_cache && unit.can_flush;
         let block = work.copy_received(self.arena, total);
-        if no_data || block.iter().all(|b| *b == 0) {
+        // UNMAP set: the range is unmapped and reads as zeros. SBC-4 would have other data written instead; LIO unmaps too, and
+        // libiscsi's suite asks for it.
+        if no_data || unmap || block.iter().all(|b| *b == 0) {
             let work = self.session.work_mut(slot);
             work.running_to = range;
             return Next::Op(Op::Zero { offset: start, len: range, may_unmap: unmap, fua });

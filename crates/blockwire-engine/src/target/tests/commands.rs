@@ -81,6 +81,10 @@ fn write_same_and_unmap() {
     // up to the last block
     rig.run(&cdb10(0x41, 0x08, BLOCKS as u32 - 5, 0), &[0; BLOCK], 0).good();
     assert!(rig.read_store((BLOCKS - 5) * 512, 5 * BLOCK).iter().all(|b| *b == 0));
+    // with UNMAP the range reads as zeros whatever the data
+    rig.run(&cdb10(0x41, 0x08, 700, 3), &pattern, 0).good();
+    assert!(rig.read_store(700 * 512, 3 * BLOCK).iter().all(|b| *b == 0));
+    assert_eq!(rig.run(&cdb10(0x41, 0, 700, 3), &[1; 2 * BLOCK], 0).key(), (5, 0x24, 0), "one block of data");
     // UNMAP of two ranges
     let mut list = vec![0, 38, 0, 32, 0, 0, 0, 0];
     for (lba, blocks) in [(4000_u64, 8_u32), (5000, 16)] {
@@ -147,6 +151,10 @@ fn residuals_of_short_and_long_expectations() {
     let answer = rig.run(&cdb10(0x2a, 0, 60, 1), &[8; 1024], 0);
     assert_eq!((answer.status, answer.bhs.flags() & 6, answer.bhs.residual_count()), (0, 2, 512));
     assert_eq!(rig.read_store(61 * 512, BLOCK), &data[61 * BLOCK..62 * BLOCK]);
+    // a READ that was announced as a write moves nothing
+    let tag = rig.command(0xa0, &cdb10(0x28, 0, 3, 1), 512, &[0; 512]);
+    let answer = rig.answer(0, tag, &[]);
+    assert_eq!((answer.status, answer.bhs.flags() & 6, answer.bhs.residual_count()), (0, 4, 512));
 }
 
 #[test]
