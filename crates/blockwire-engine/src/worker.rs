@@ -145,7 +145,8 @@ impl Worker {
         self.core.now = self.core.clock.now();
         let moved = self.target.poll_memory(&mut self.core) | self.initiators.poll_memory(&mut self.core);
         let had_mail = self.core.mailbox.pending();
-        self.turn() || moved || had_mail
+        let due = self.next_deadline().is_some_and(|at| at <= self.core.now);
+        self.turn() || moved || had_mail || due && self.next_deadline().is_none_or(|at| at > self.core.now)
     }
 
     /// When the next timer is due, for the stepped driver.
