@@ -264,7 +264,9 @@ impl Context<'_> {
         if !in_range(lba, blocks) {
             return self.finish_sense(slot, Sense::LbaOutOfRange(lba));
         }
-        if max_blocks > 0 && data > u64::from(max_blocks) {
+        // the same number is MAXIMUM TRANSFER LENGTH and MAXIMUM WRITE SAME LENGTH of VPD page B0
+        let length = if matches!(block, Block::WriteSame { .. }) { blocks } else { data };
+        if max_blocks > 0 && length > u64::from(max_blocks) {
             let byte = match known.length() {
                 6 => 4,
                 10 => 7,

@@ -88,9 +88,12 @@ def _limits(call: Call) -> bytes:
         max_transfer=most,
         optimal_transfer=min(optimal, most) if most else optimal,
         max_unmap_blocks=NO_LIMIT if unit.can_unmap else 0,
-        max_unmap_descriptors=NO_LIMIT if unit.can_unmap else 0,
+        # a number, not "no limit": libiscsi takes the count for a signed one
+        max_unmap_descriptors=256 if unit.can_unmap else 0,
         unmap_granularity=physical if unit.can_unmap else 0,
         unmap_alignment=0 if unit.can_unmap else None,
+        # hosts write and read back what they may write the same into, in one command
+        max_write_same=most,
     ).encode()
 
 

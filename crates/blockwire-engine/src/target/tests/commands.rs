@@ -129,6 +129,8 @@ fn bad_requests_have_their_sense_data() {
     mapping.max_transfer_blocks = 16;
     rig.worker.target.map_lun(&mut rig.worker.core, SESSION, 0, mapping).expect("mapped");
     assert_eq!(rig.run(&cdb10(0x28, 0, 0, 17), &[], 17 * 512).key(), (5, 0x24, 0));
+    assert_eq!(rig.run(&cdb10(0x41, 0, 0, 17), &[0; 512], 0).key(), (5, 0x24, 0));
+    rig.run(&cdb10(0x41, 0, 0, 16), &[0; 512], 0).good();
 }
 
 #[test]
