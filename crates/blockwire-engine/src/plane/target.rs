@@ -12,6 +12,7 @@ use crate::calls::{
     SessionSpec,
 };
 use crate::events::{AbortReport, Failure, OpId, OpResult, SessionId, StoreId, TaskTag};
+use crate::mailbox::Job;
 use crate::stores::StoreHandle;
 use crate::worker::Worker;
 
@@ -155,9 +156,11 @@ impl Plane {
     pub fn map_lun(&self, session: SessionId, lun: u64, request: LunRequest) -> OpId {
         let store: Option<StoreHandle> = locked(&self.stores).get(&request.store).cloned();
         let Some(store) = store else { return self.failed_op(unknown("store", request.store)) };
-        if let Ok(worker) = self.target_worker(session) {
-            store.serve_on(worker);
-        }
+        let worker = match self.check().and_then(|()| self.target_worker(session)) {
+            Ok(worker) => worker,
+            Err(failure) => return self.failed_op(failure),
+        };
+        store.serve_on(worker);
         let mapping = LunMapping {
             store,
             block_size: request.block_size,
@@ -169,10 +172,36 @@ impl Plane {
             max_transfer_blocks: request.max_transfer_blocks,
             gates: request.gates,
         };
-        self.on_target(session, move |worker| {
-            worker.target.map_lun(&mut worker.core, session, lun, mapping)?;
-            Ok(OpResult::None)
-        })
+        let others: Vec<usize> = mapping.store.workers().filter(|&w| w != worker && w < self.seats.len()).collect();
+        let id = mapping.store.id;
+        let op = self.id();
+        let map: Job = Box::new(move |worker| {
+            let result = worker.target.map_lun(&mut worker.core, session, lun, mapping);
+            worker.core.events.done(op, result.map(|()| OpResult::None));
+        });
+        if others.is_empty() {
+            self.post(worker, map);
+            return op;
+        }
+        // The store's memory is about to change under another worker's hands: what the present ones still send straight from it
+        // is copied out before the first command can come.
+        let left = Arc::new(Mutex::new((others.len(), Some(map))));
+        let home = Arc::clone(&self.seats[worker].mailbox);
+        for other in others {
+            let (left, home) = (Arc::clone(&left), Arc::clone(&home));
+            let copied_out: Job = Box::new(move |worker| {
+                worker.target.about_to_change(&mut worker.core, id, 0, u64::MAX);
+                let mut left = locked(&left);
+                left.0 -= 1;
+                if left.0 == 0
+                    && let Some(map) = left.1.take()
+                {
+                    home.post(map);
+                }
+            });
+            self.post(other, copied_out);
+        }
+        op
     }
 
     /// `api.unmap_lun`.
