@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from blockwire.initiator import api
 from blockwire.initiator.credentials import SecretText
 from blockwire.initiator.initiator import Initiator
+from blockwire.initiator.isids import kept_isids
 from blockwire.initiator.logical_unit import Lun, ScsiResult
 from blockwire.initiator.options import Timers
 from blockwire.initiator.queue import Completion, Queue
@@ -42,7 +43,7 @@ def _initiator() -> Initiator:
     loop = asyncio.get_running_loop()
     found = _initiators.get(loop)
     if found is None or found.closed:
-        found = _initiators[loop] = Initiator(ends_when_idle=True)
+        found = _initiators[loop] = Initiator(ends_when_idle=True, isids=kept_isids())
     return found
 
 

@@ -110,10 +110,11 @@ def tgt(
             tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
             tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
             if chap is not None:
-                accounts = ((chap.user, chap.secret, []), (chap.own_user, chap.own_secret, ["--outgoing"]))
-                for user, secret, direction in accounts:
+                for user, secret in ((chap.user, chap.secret), (chap.own_user, chap.own_secret)):
                     tgtadm("--op", "new", "--mode", "account", "--user", user, "--password", secret)
-                    tgtadm("--op", "bind", "--mode", "account", "--tid", "1", "--user", user, *direction)
+                bind = ("--op", "bind", "--mode", "account", "--tid", "1", "--user")
+                tgtadm(*bind, chap.user)
+                tgtadm(*bind, chap.own_user, "--outgoing")
             yield PeerTarget("tgt", process.pid, port, iqn, 1, size, backing)
 
 

@@ -172,9 +172,6 @@ class Lun:
         return length
 
     def _slow(self, done: Any, kind: IoKind, offset: int, length: int, buffer: Any, fua: bool = False) -> Any:
-        if done.code == "task.aborted":
-            # Nobody else knows this request: the plane aborted it because its time was up.
-            done = TaskDone(done.token, 0, code="task.timeout")
         if not done.status and not done.code:
             raise self.core.short_transfer(kind, offset, length, done.residual)
         return self.control.run(self.core.resume(done, kind, offset, length, buffer, fua))

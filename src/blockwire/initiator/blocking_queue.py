@@ -27,8 +27,8 @@ class Queue:
     """
 
     __slots__ = (
-        "_block", "_ended", "_field", "_flying", "_longest", "_lun", "_plane", "_queue", "_redone", "_session",
-        "_session_id", "_size", "_submit_io", "depth",
+        "_aborted", "_block", "_ended", "_field", "_flying", "_longest", "_lun", "_mark", "_marked_at", "_plane",
+        "_queue", "_redone", "_session", "_session_id", "_size", "_submit_io", "_timeout", "depth",
     )  # fmt: skip
 
     def __init__(self, lun: Lun, depth: int) -> None:
@@ -47,6 +47,12 @@ class Queue:
         self._flying: dict[int, tuple[IoKind, int, int, Any, bool]] = {}
         self._redone: dict[concurrent.futures.Future[Any], int] = {}
         self._ended: list[Completion] = []
+        self._timeout = core.session.timers.timeout
+        self._mark = 0
+        """Newest request in flight at `_marked_at`, seconds: what is as old or older and still flies is late."""
+        self._marked_at = lun.control.loop.time()
+        self._aborted: dict[int, float] = {}
+        """Late requests whose abort was asked for, and when."""
         self._open()
 
     @property
@@ -182,9 +188,8 @@ class Queue:
         while True:
             missing = target - len(self._ended)
             if self._flying:
-                # With requests on the control thread both sides may answer first, so neither wait may be for ever.
-                timeout = -1.0 if not self._redone else 0.01
-                finished = self._wait(max(missing, 0), timeout)
+                # With requests on the control thread both sides may answer first, so neither wait may be long.
+                finished = self._wait(max(missing, 0), self._slice() if not self._redone else 0.01)
                 ended, flying = self._ended, self._flying
                 for done in finished:
                     record = flying.pop(done.token, None)
@@ -200,6 +205,29 @@ class Queue:
                 self._collect_redone()
             if len(self._ended) >= target or not (self._flying or self._redone):
                 return
+
+    def _slice(self) -> float:
+        """Seconds until somebody has to look for requests that do not end; looks for them when it is time.
+
+        No clock is read per request: all that is in flight now is late when it still is after the timeout.
+        """
+        now = self._lun.control.loop.time()
+        if now - self._marked_at >= self._timeout:
+            for token in [token for token in self._flying if token <= self._mark and token not in self._aborted]:
+                self._aborted[token] = now
+                self._plane.cancel(token)
+            self._mark, self._marked_at = max(self._flying, default=0), now
+        if self._aborted:
+            self._escalate(now)
+        return min(self._timeout, 1.0) if self._aborted else self._marked_at + self._timeout - now
+
+    def _escalate(self, now: float) -> None:
+        """The next rungs of the recovery ladder, when ABORT TASK is not answered in its time."""
+        self._aborted = {token: since for token, since in self._aborted.items() if token in self._flying}
+        patience = self._session.timers.ladder[0].seconds
+        if any(now - since >= patience for since in self._aborted.values()):
+            self._lun.control.run(self._session.ladder.reset(self._field, self._session_id))
+            self._aborted.clear()
 
     def _wait(self, minimum: int, timeout: float) -> list[TaskDone]:
         """What ended. A session that is forgotten took its queue along: then everything in flight was lost."""

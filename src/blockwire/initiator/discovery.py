@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -140,18 +140,17 @@ class Conversation:
 async def discover(initiator: Initiator, url: Url, options: Options) -> list[Target]:
     """The targets that the portal of `url` shows this initiator, in its order."""
     runtime = initiator.runtime
-    with initiator.busy():
+    name = options.initiator_name or initiator.name
+    with initiator.busy(), _isid(initiator, name, str(url.portal)) as isid:
         wanted = preferences(initiator.plane.limits(), options)
         plan = LoginPlan(
-            initiator_name=options.initiator_name or initiator.name,
-            isid=Isid.from_bytes(initiator.new_isid()),
+            initiator_name=name,
+            isid=isid,
             session_type="Discovery",
             preferences=wanted,
             credentials=options.credentials,
         )
-        transport, portal, result, _ = await log_in_anywhere(
-            runtime, url.portal, plan, options, initiator.challenges
-        )
+        transport, portal, result, _ = await log_in_anywhere(runtime, url.portal, plan, options, initiator.challenges)
         try:
             conversation = Conversation(runtime, transport, result)
             try:
@@ -171,6 +170,15 @@ async def discover(initiator: Initiator, url: Url, options: Options) -> list[Tar
         finally:
             transport.close()
     return _targets(answer, portal)
+
+
+@contextlib.contextmanager
+def _isid(initiator: Initiator, name: str, portal: str) -> Iterator[Isid]:
+    isid = initiator.isids.take(name, portal)
+    try:
+        yield isid
+    finally:
+        initiator.isids.release(name, portal, isid)
 
 
 def _targets(pairs: Iterable[tuple[str, str]], portal: Portal) -> list[Target]:

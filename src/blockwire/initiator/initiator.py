@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,9 +13,10 @@ from blockwire.dataplane.api import DataPlane
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.initiator.connect import log_in
 from blockwire.initiator.identity import default_initiator_name
+from blockwire.initiator.isids import Isids, RandomIsids
 from blockwire.initiator.options import Options
 from blockwire.initiator.session import Session
-from blockwire.names import Isid, Url, iscsi_name
+from blockwire.names import Url, iscsi_name
 from blockwire.net.runtime import Runtime
 
 
@@ -29,6 +29,7 @@ class Initiator:
         runtime: Runtime | None = None,
         name: str = "",
         ends_when_idle: bool = False,
+        isids: Isids | None = None,
     ) -> None:
         if runtime is None:
             from blockwire.net.asyncio_runtime import AsyncioRuntime
@@ -49,16 +50,11 @@ class Initiator:
         self.dispatch.attach()
         self.name = iscsi_name(name) if name else default_initiator_name()
         self.sessions: set[Session] = set()
-        self._isid = Isid.from_random(secrets.randbits(24), 0)
-        self._qualifier = 0
+        self.isids: Isids = isids or RandomIsids()
+        """Where sessions get their ISIDs from (RFC 7143 10.1.1)."""
         self.closed = False
         self._ends_when_idle = ends_when_idle
         self._connecting = 0
-
-    def new_isid(self) -> bytes:
-        """An ISID that no other session of this initiator has (RFC 7143 11.12.5, type 10b)."""
-        self._qualifier = (self._qualifier + 1) & 0xFFFF
-        return bytes(self._isid.with_qualifier(self._qualifier))
 
     async def connect(self, url: Url, options: Options) -> Session:
         """Logs in to the target of `url`; where it names none, to the only one that the portal has."""
@@ -68,7 +64,11 @@ class Initiator:
             if not url.target:
                 url = url.at(target=await self._only_target(url, options))
             session = Session(self, url, options)
-            await session.start()
+            try:
+                await session.start()
+            except BaseException:
+                self.isids.release(session.initiator_name, url.target, session.isid)
+                raise
             self.sessions.add(session)
             return session
 
@@ -114,6 +114,7 @@ class Initiator:
         self._stop()
 
     def _stop(self) -> None:
+        self.isids.close()
         self.dispatch.close()
         if self._owns_plane:
             self.plane.shutdown(1.0)

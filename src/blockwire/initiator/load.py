@@ -6,9 +6,14 @@ import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from blockwire.dataplane.api import LoadReport, LoadSpec
 from blockwire.initiator.blocking import Lun
+from blockwire.initiator.retry_policy import LOST_CODES
+
+if TYPE_CHECKING:
+    from blockwire.initiator.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,42 @@ def run_load(luns: Sequence[Lun], load: Load) -> LoadReport:
 
 
 def _run(lun: Lun, load: Load) -> LoadReport:
+    """One run, over as many sessions as it takes: what was in flight when one was lost is not counted as an error, for
+    the load is at rest until the session is back, and goes on for the rest of its time."""
     lun.core._check_open()
     session = lun.core.session
-    return session.plane.run_load(session.id, spec_for(lun, load))
+    loop = lun.control.loop
+    began = loop.time()
+    parts: list[LoadReport] = []
+    left = load
+    while True:
+        lun.control.run(session.ready())
+        number = session.id
+        part = session.plane.run_load(number, spec_for(lun, left))
+        lost = part.errors > 0 and part.first_error in LOST_CODES
+        if not lost:
+            parts.append(part)
+            break
+        # Every error of such a run is a request that the loss took along.
+        parts.append(replace(part, errors=0, first_error=""))
+        loop.call_soon_threadsafe(_tell, session, number, part.first_error)
+        done = part.reads + part.writes
+        elapsed = loop.time() - began
+        if (load.seconds and elapsed >= load.seconds) or (left.requests and done >= left.requests):
+            break
+        left = replace(
+            left,
+            seconds=load.seconds and load.seconds - elapsed,
+            requests=left.requests and left.requests - done,
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return replace(add(parts), seconds=loop.time() - began)
+
+
+def _tell(session: Session, number: int, code: str) -> None:
+    if session.id == number:
+        session.lost(code)
 
 
 def add(reports: Sequence[LoadReport]) -> LoadReport:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
-from blockwire.dataplane.api import IoKind
+from blockwire.dataplane.api import IoKind, TaskDone
 from blockwire.initiator import retry_policy
 from blockwire.initiator.geometry import Geometry, Identity, pieces
+from blockwire.initiator.ladder import STUCK, TIMED_OUT
 from blockwire.initiator.retry_policy import Attempts, Verdict
 from blockwire.names import encode_lun
 
@@ -188,7 +189,9 @@ class Lun:
         session = self.session
         await session.ready()
         out = data_out if data_out is not None and len(octets(data_out)) else None
-        done = await session.finish(lambda: session.plane.submit(session.id, self._field, cdb, out, data_in))
+        done = await session.finish(
+            lambda: session.plane.submit(session.id, self._field, cdb, out, data_in), self._field
+        )
         if done.code:
             raise retry_policy.task_error(done, f"command {cdb[0]:02X}h", session.loss)
         return ScsiResult(done.status, bytes(done.sense), done.data or b"", done.residual)
@@ -252,8 +255,15 @@ class Lun:
         return await self._try(kind, offset, length, buffer, fua, Attempts(self.session.runtime.now()))
 
     async def resume(self, done: Any, kind: IoKind, offset: int, length: int, buffer: Any, fua: bool = False) -> Any:
-        """Goes on with a request whose first answer, got elsewhere, was not GOOD."""
+        """Goes on with a request whose first answer, got from the plane on another thread, was not GOOD."""
         attempts = Attempts(self.session.runtime.now())
+        if done.code == "task.aborted":
+            # A reset of the recovery ladder ended it with others, or the plane aborted it because its time was up.
+            reset = self.session.ladder.reset_since(self.session.timers.timeout)
+            done = TaskDone(done.token, 0, code=retry_policy.RESET if reset else TIMED_OUT)
+        elif done.code == TIMED_OUT:
+            # Its time was up, and the abort was not answered either.
+            done = TaskDone(done.token, 0, code=STUCK)
         await self.after_failure(done, kind, offset, length, attempts, 0)
         return await self._try(kind, offset, length, buffer, fua, attempts)
 
@@ -265,7 +275,8 @@ class Lun:
             await session.ready()
             number = session.id
             done = await session.finish(
-                lambda: session.plane.submit_io(session.id, self._field, kind, lba, blocks, block, buffer, fua=fua)
+                lambda: session.plane.submit_io(session.id, self._field, kind, lba, blocks, block, buffer, fua=fua),
+                self._field,
             )
             if not done.code and not done.status:
                 if done.residual and length:
@@ -286,6 +297,9 @@ class Lun:
         """Returns when the request is to be sent again, else raises its error. `number` is the plane's session
         that gave the answer, 0 when that is not known."""
         session = self.session
+        if done.code == STUCK:
+            await session.ladder.reset(self._field, number or session.id)
+            done = TaskDone(done.token, 0, code=retry_policy.RESET)
         verdict, pause = retry_policy.judge(done, attempts, session.runtime.now())
         if done.code in retry_policy.LOST_CODES and number == session.id:
             session.lost(done.code)  # else it was an earlier session's end, and this one may be well

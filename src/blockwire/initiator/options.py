@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from blockwire.auth import InitiatorCredentials
+from blockwire.session.recovery import LADDER, Backoff, LadderStep, Rung, ladder_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Timers:
 
     timeout: float = 30.0
     """To connect and log in, and for one command. 30 s: Linux's SCSI layer waits as long."""
-    replacement_timeout: float = 120.0
+    replacement_timeout: float = ladder_seconds(Rung.REOPEN_SESSION)
     """How long I/O waits for a lost session to come back before it fails (open-iscsi's default)."""
     keep_alive_interval: float = 5.0
     """Without traffic for so long a NOP-Out asks for a sign of life; 0 turns it off."""
@@ -26,6 +27,13 @@ class Timers:
     """Pause before the first attempt to open a lost session again (Time2Wait is waited for besides)."""
     reopen_longest: float = 10.0
     """The pause doubles from attempt to attempt up to this."""
+    ladder: tuple[LadderStep, ...] = LADDER
+    """What is done about a command that does not end within `timeout`, each rung with its own timer."""
+
+    @property
+    def backoff(self) -> Backoff:
+        """The pauses between attempts."""
+        return Backoff(first=self.reopen_first, longest=self.reopen_longest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,11 @@ LOST_CODES: Final = frozenset(
 """Codes that mean: no answer will come on this session any more. The last is of a session that is forgotten already."""
 
 
+RESET: Final = "task.reset"
+"""The code of a request that a reset of the recovery ladder ended."""
+MAX_RESETS: Final = 2
+"""So many resets that end a request make it the suspect: it is not sent again."""
+
 MAX_LOSSES: Final = 8
 """So many sessions in a row that end with a request in flight make the request the suspect: it is not sent again."""
 
@@ -83,6 +88,8 @@ class Attempts:
     row: str = ""
     losses: int = 0
     """Sessions that ended while it was in flight."""
+    resets: int = 0
+    """Resets of the recovery ladder that ended it."""
 
 
 def sense_of(raw: bytes) -> Sense | None:
@@ -95,6 +102,9 @@ def sense_of(raw: bytes) -> Sense | None:
 
 def judge(done: Any, attempts: Attempts, now: float) -> tuple[Verdict, float]:
     """What to do about a `TaskDone` that is not GOOD, and after which pause in seconds. Updates `attempts`."""
+    if done.code == RESET:
+        attempts.resets += 1
+        return (Verdict.REPEAT if attempts.resets <= MAX_RESETS else Verdict.FAIL), 0.0
     if done.code:
         attempts.losses += 1
         again = done.code in LOST_CODES and attempts.losses <= MAX_LOSSES
@@ -126,7 +136,7 @@ def task_error(done: Any, what: str, loss: str = "") -> errors.Error:
             return errors.ConnectionLostError(
                 f"{what}: the connection to the target was lost", evidence=loss or done.code
             )
-        if done.code in ("task.timeout", "task.timed-out"):
+        if done.code in ("task.timeout", "task.timed-out", RESET):
             return errors.TimedOutError(
                 f"{what}: no answer in time", code=done.code, next="raise the timeout, or look at the target's load"
             )

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
 from blockwire.dataplane.api import TaskDone
-from blockwire.initiator import identify, retry_policy
+from blockwire.initiator import identify, retry_policy, text_exchange
+from blockwire.initiator.async_events import AsyncEvents
 from blockwire.initiator.connect import LoggedIn
 from blockwire.initiator.geometry import LunInfo
+from blockwire.initiator.ladder import Ladder
 from blockwire.initiator.logical_unit import Lun, lun_field
 from blockwire.initiator.options import Options
 from blockwire.initiator.retry_policy import Attempts, Verdict
@@ -26,11 +28,11 @@ from blockwire.scsi import cdb
 from blockwire.scsi.inquiry import DeviceType
 from blockwire.scsi.luns import parse_lun_list
 from blockwire.wire.async_message import AsyncMessage
-from blockwire.wire.constants import AsyncEvent, LogoutReason, LogoutResult, Opcode
+from blockwire.wire.constants import LogoutReason, LogoutResult, Opcode
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from blockwire.initiator.initiator import Initiator
 
@@ -65,8 +67,15 @@ class Session:
         self.id = 0
         """The plane's number of the current session; another one after each re-opening."""
         self._logged_in: LoggedIn | None = None
-        self._isid = initiator.new_isid()
+        self.ladder = Ladder(self)
+        """What is done about requests that do not end."""
+        self.observers: list[Callable[[AsyncMessage], None]] = []
+        """Called with every asynchronous message of the target, before it is acted on."""
+        self._async_events = AsyncEvents(self)
+        self.isid = initiator.isids.take(self.initiator_name, url.target)
+        """The same towards the same target after every restart."""
         self._wake: asyncio.Event = asyncio.Event()
+        self._hurry: asyncio.Event = asyncio.Event()
         self._error: errors.Error | None = None
         self._lost_at = 0.0
         self.loss = ""
@@ -85,6 +94,20 @@ class Session:
     def keys(self) -> dict[str, str]:
         """The negotiated keys, RFC 7143 names and values."""
         return self._open_login().parameters.to_keys()
+
+    @property
+    def initiator_name(self) -> str:
+        """The name it logs in under."""
+        return self.options.initiator_name or self.initiator.name
+
+    @property
+    def cids(self) -> tuple[int, ...]:
+        """Its connections."""
+        return () if self._logged_in is None else (self._logged_in.cid,)
+
+    def is_on(self, number: int) -> bool:
+        """Whether it is open on the plane's session `number`."""
+        return self.state is State.OPEN and self.id == number
 
     @property
     def target_name(self) -> str:
@@ -113,7 +136,7 @@ class Session:
     async def _establish(self) -> None:
         found = await self.initiator.log_in(
             self.runtime, self.plane.limits(), self.url, self.options,
-            initiator_name=self.options.initiator_name or self.initiator.name, isid=self._isid,
+            initiator_name=self.initiator_name, isid=bytes(self.isid),
         )  # fmt: skip
         session = 0
         try:
@@ -173,10 +196,13 @@ class Session:
         return error
 
     # ------------------------------------------------------------------ losing and coming back
-    def lost(self, code: str) -> None:
-        """The connection is gone: starts the re-opening unless it runs already."""
+    def lost(self, code: str, time2wait: float | None = None) -> None:
+        """The connection is gone: starts the re-opening unless it runs already. `time2wait` replaces the negotiated
+        DefaultTime2Wait, seconds."""
         if self.state is not State.OPEN:
             return
+        if time2wait is not None:
+            self._time2wait = time2wait
         _log.info("session with %s lost: %s", self.url.target, code)
         self.loss = code
         self.state = State.REOPENING
@@ -187,15 +213,20 @@ class Session:
         self.runtime.spawn(self._reopen(), f"reopen {self.url.target}")
 
     async def _reopen(self) -> None:
-        # RFC 7143 13.15: not before Time2Wait has passed since the loss, because the re-login is an implicit logout.
-        pause = max(self.timers.reopen_first, self._time2wait)
-        backoff = self.timers.reopen_first
+        backoff, attempt = self.timers.backoff, 0
         while self._is(State.REOPENING):
-            await self.runtime.sleep(pause)
+            # RFC 7143 13.15: not before Time2Wait has passed since the loss: the re-login is an implicit logout.
+            pause = backoff.pause(attempt, self._time2wait if attempt == 0 else 0.0)
+            attempt += 1
+            with contextlib.suppress(TimeoutError):
+                async with self.runtime.timeout(pause):
+                    await self._hurry.wait()
             if not self._is(State.REOPENING):
                 return
             try:
-                await self._establish()
+                if not await self._establish_unless_hurried():
+                    attempt = 0  # that attempt was given up for one that begins now
+                    continue
             except FATAL as error:
                 self._error = error
                 self.state = State.FAILED
@@ -203,8 +234,6 @@ class Session:
                 return
             except (errors.Error, OSError) as error:
                 self._error = error if isinstance(error, errors.Error) else errors.from_os_error(error, "login")
-                backoff = min(self.timers.reopen_longest, backoff * 2)
-                pause = backoff
             else:
                 self.reopened += 1
                 _log.info("session with %s is back", self.url.target)
@@ -212,12 +241,33 @@ class Session:
                     self._forget(self.id)
                 return
 
+    async def _establish_unless_hurried(self) -> bool:
+        """One attempt; False when `retry_now` came while it hung."""
+        self._hurry.clear()
+        login = asyncio.ensure_future(self._establish())
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait({login, hurry}, return_when=asyncio.FIRST_COMPLETED)
+            if not login.done():
+                login.cancel()
+                await asyncio.wait({login})
+            if login.cancelled():
+                return False
+            login.result()
+            return True
+        finally:
+            hurry.cancel()
+            login.cancel()
+
     def retry_now(self) -> None:
-        """The target is said to be back: the next attempt is made at once."""
+        """The target is said to be back: the next attempt is made at once, and I/O waits for it as after a new loss.
+        Nothing happens to a session that is open or closed."""
+        if self.state not in (State.REOPENING, State.FAILED):
+            return
+        self._lost_at = self.runtime.now()
+        self._hurry.set()
         if self.state is State.FAILED:
             self.state = State.REOPENING
-            self._lost_at = self.runtime.now()
-            self._time2wait = 0.0
             self.runtime.spawn(self._reopen(), f"reopen {self.url.target}")
 
     def _event(self, event: Any) -> None:
@@ -232,51 +282,47 @@ class Session:
         elif kind == "ProtocolViolation":
             _log.warning("%s broke the protocol: %s", self.url.target, event.what)
         elif kind == "ControlPdu" and event.header[0] & 0x3F == Opcode.ASYNC_MESSAGE:
-            self._async_message(event)
+            self._async_events.handle(event)
         elif kind == "ControlPdu" and event.header[0] & 0x3F == Opcode.REJECT:
             _log.warning("%s rejected a PDU: reason %02xh", self.url.target, event.header[2])
 
-    def _async_message(self, event: Any) -> None:
-        """RFC 7143 11.9.1."""
-        try:
-            message = AsyncMessage.decode(bytes(event.header), b"", bytes(event.data))
-        except ValueError as error:
-            _log.warning("%s sent a malformed asynchronous message: %s", self.url.target, error)
-            return
-        _log.info("%s: asynchronous message, event %d", self.url.target, message.async_event)
-        match message.async_event:
-            case AsyncEvent.LOGOUT_REQUEST | AsyncEvent.NEGOTIATION_REQUEST:
-                # 4 asks for a renegotiation or a logout; ending the session answers both.
-                self._time2wait = float(message.parameter2 or self._time2wait)
-                self.runtime.spawn(self._obey_logout(), f"logout {self.url.target}")
-            case AsyncEvent.CONNECTION_DROP | AsyncEvent.SESSION_DROP:
-                self._time2wait = float(message.parameter2)
-                self.lost(f"asynchronous message {message.async_event}")
-
-    async def _obey_logout(self) -> None:
-        session = self.id
-        with contextlib.suppress(errors.Error, OSError, TimeoutError):
-            await self._logout()
-        if self.id == session:
-            self.lost("the target asked for a logout")
-
     # ------------------------------------------------------------------ commands
-    async def finish(self, submit: Callable[[], int]) -> TaskDone:
-        """Submits a request and waits for it; after `Timers.timeout` it is aborted and ends with `task.timeout`.
+    async def finish(self, submit: Callable[[], int], field: int) -> TaskDone:
+        """Submits a request to the LUN of `field` and waits for it. After `Timers.timeout` the recovery ladder ends it.
+        Cancelling the await does so at once, and returns when the plane does not touch its buffer any more.
 
         A session that ended a moment ago refuses the request; that is told as a request that was lost.
         """
+        number = self.id
         try:
             token = submit()
         except errors.Error as error:
             if error.code in retry_policy.LOST_CODES:
                 return TaskDone(0, 0, code=error.code)
             raise
+        future = self.dispatch.task(token)
+        cancelled = False
         try:
             async with self.runtime.timeout(self.timers.timeout):
-                return await self.dispatch.finish(token)
+                done = await asyncio.shield(future)
+                # Nobody aborted it: a reset ended it together with others.
+                return TaskDone(token, 0, code=retry_policy.RESET) if done.code == "task.aborted" else done
         except TimeoutError:
-            return TaskDone(token, 0, code="task.timeout")
+            pass
+        except asyncio.CancelledError:
+            cancelled = True
+        ending = asyncio.ensure_future(self.ladder.end(token, future, field, number))
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError:
+                cancelled = True
+            except errors.Error:
+                break
+        if cancelled:
+            ending.exception()
+            raise asyncio.CancelledError
+        return ending.result()
 
     async def ask(self, lun: int, command: bytes, length: int) -> bytes:
         """Data-In of a command that can be repeated; DeviceError with its sense when it fails."""
@@ -285,7 +331,7 @@ class Session:
         while True:
             await self.ready()
             number = self.id
-            done = await self.finish(lambda: self.plane.submit(self.id, field, command, None, length))
+            done = await self.finish(lambda: self.plane.submit(self.id, field, command, None, length), field)
             if not done.code and not done.status:
                 return bytes(done.data or b"")
             verdict, pause = retry_policy.judge(done, attempts, self.runtime.now())
@@ -357,30 +403,42 @@ class Session:
         return Lun(self, lun, geometry, who, read_only, owns_session)
 
     # ------------------------------------------------------------------ closing
-    async def _logout(self) -> None:
-        """Logout with reason 0, "close the session" (RFC 7143 11.14.1)."""
-        request = LogoutRequest(reason=LogoutReason.CLOSE_SESSION, initiator_task_tag=0, cid=0)
+    async def log_out(self, reason: LogoutReason = LogoutReason.CLOSE_SESSION, cid: int = 0) -> LogoutResponse:
+        """A Logout Request and its answer (RFC 7143 11.14, 11.15): the whole session, one connection, or one connection
+        for recovery. `cid` is reserved when the session is closed. TimeoutError after `Timers.logout`."""
+        request = LogoutRequest(reason=reason, initiator_task_tag=0, cid=cid)
         async with self.runtime.timeout(self.timers.logout):
             answer = await self.dispatch.answer(self.plane.send_pdu(self.id, None, request.encode()))
         response = LogoutResponse.decode(bytes(answer.header), b"", bytes(answer.data))
         if response.response != LogoutResult.SUCCESS:
             _log.warning("%s answered the logout with %d", self.url.target, response.response)
+        return response
+
+    async def renegotiate(self, keys: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Negotiates keys anew on the live connection (RFC 7143 6.4), MaxRecvDataSegmentLength above all; without any
+        an empty Text Request goes out. Gives the keys in force."""
+        found = self._open_login()
+        found.parameters = await text_exchange.renegotiate(self, found.cid, found.parameters, keys or {})
+        return found.parameters.to_keys()
 
     async def close(self) -> None:
         """Logs out and closes; idempotent. A target that does not answer holds it up for `Timers.logout` at most."""
         was, self.state = self.state, State.CLOSED
         self._wake.set()
+        self._hurry.set()
         try:
             if was is State.OPEN:
                 await self._end(self.id)
         finally:
+            if was is not State.CLOSED:
+                self.initiator.isids.release(self.initiator_name, self.url.target, self.isid)
             self.initiator.forget(self)
 
     async def _end(self, session: int) -> None:
         # From here on the loss of the connection is what was asked for.
         self.dispatch.subscribe(session, lambda event: None)
         with contextlib.suppress(errors.Error, OSError, TimeoutError, ValueError):
-            await self._logout()
+            await self.log_out()
         self.dispatch.unsubscribe(session)
         with contextlib.suppress(errors.Error, OSError, TimeoutError):
             async with self.runtime.timeout(self.timers.logout):

@@ -11,6 +11,7 @@ from blockwire.initiator import api
 from blockwire.initiator.blocking import Lun, Session
 from blockwire.initiator.credentials import SecretText
 from blockwire.initiator.initiator import Initiator
+from blockwire.initiator.isids import kept_isids
 from blockwire.initiator.options import Timers
 from blockwire.names import Portal, Url
 from blockwire.net import control_thread
@@ -29,7 +30,7 @@ def _initiator(control: control_thread.ControlThread) -> Initiator:
         if found is None:
 
             async def make() -> Initiator:
-                return Initiator()
+                return Initiator(isids=kept_isids())
 
             found = control.run(make())
             _default.clear()

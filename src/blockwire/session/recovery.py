@@ -6,7 +6,8 @@ does not end; what is done about single PDUs at levels 1 and 2 belongs to the da
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -100,6 +101,16 @@ LADDER: Final = (
     LadderStep(Rung.FAIL, 0.0, "a clear error is better than waiting for ever"),
 )
 """What an initiator at level 0 does about a command that does not end, with default timers in seconds."""
+
+
+def ladder_with(seconds: Mapping[Rung, float]) -> tuple[LadderStep, ...]:
+    """The ladder with other timers, in seconds, for some rungs."""
+    return tuple(replace(step, seconds=seconds.get(step.rung, step.seconds)) for step in LADDER)
+
+
+def ladder_seconds(rung: Rung) -> float:
+    """The default timer of a rung."""
+    return next(step.seconds for step in LADDER if step.rung is rung)
 
 
 @dataclass(frozen=True, slots=True)

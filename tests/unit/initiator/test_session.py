@@ -109,7 +109,7 @@ def test_a_refused_login_is_not_repeated(bench, scenario) -> None:
     scenario(work)
 
 
-@pytest.mark.parametrize("event", [1, 4])
+@pytest.mark.parametrize("event", [1])
 def test_a_requested_logout_is_done_and_the_session_comes_back(bench, scenario, event: int) -> None:
     async def work() -> None:
         session = await bench.session()
