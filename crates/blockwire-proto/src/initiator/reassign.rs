@@ -126,6 +126,11 @@ impl InitiatorSession {
                 }
                 return;
             }
+            if response == TASK_DOES_NOT_EXIST && task.aborting && task.state == State::Frozen {
+                // the abort was done, only its answer was lost with the connection
+                self.end(slot, Outcome::Aborted);
+                return;
+            }
             self.events.push_back(Event::ReassignRefused { context, response });
         }
     }

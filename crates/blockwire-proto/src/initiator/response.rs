@@ -100,7 +100,10 @@ impl InitiatorSession {
                     return Err(Fatal::violation("GOOD status with a hole in the data (RFC 7143 11.4.8)"));
                 }
             }
-            *reported = if *reported < 0 { *reported } else { (*reported).max(missing) };
+            // an overflow means that all of the buffer was filled (11.4.5.1): it does not excuse bytes that never came
+            if missing > 0 || *reported >= 0 {
+                *reported = (*reported).max(missing);
+            }
         }
         self.end(slot, Outcome::Status { status, residual, read_residual, sense });
         Ok(())

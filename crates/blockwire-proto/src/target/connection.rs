@@ -53,6 +53,8 @@ pub struct Connection {
     pub(super) queue: SendQueue,
     /// Next StatSN.
     pub(super) stat_sn: u32,
+    /// StatSN after the last numbered PDU that left the queue: no more can be acknowledged.
+    pub(super) sent_stat_sn: u32,
     /// The peer's ExpStatSN: everything below is acknowledged.
     pub(super) acknowledged: u32,
     pub(super) inbound: Inbound,
@@ -71,6 +73,7 @@ impl Connection {
             queue: SendQueue::new(params.header_digest, params.data_digest, 0),
             params,
             stat_sn,
+            sent_stat_sn: stat_sn,
             acknowledged: stat_sn,
             inbound: Inbound::Ignore,
             last_heard: now,
@@ -92,12 +95,13 @@ impl Connection {
         self.acknowledged
     }
 
-    /// Takes the ExpStatSN of a request (4.2.2.2); true when it moved. A number that was never sent is not believed.
+    /// Takes the ExpStatSN of a request (4.2.2.2); true when it moved. A number that was never sent is not believed: what
+    /// it would release is still named by queued PDUs.
     #[inline]
     pub(super) fn acknowledge(&mut self, exp_stat_sn: u32) -> bool {
         if exp_stat_sn != self.acknowledged
             && serial::less_than(self.acknowledged, exp_stat_sn)
-            && serial::less_or_equal(exp_stat_sn, self.stat_sn)
+            && serial::less_or_equal(exp_stat_sn, self.sent_stat_sn)
         {
             self.acknowledged = exp_stat_sn;
             return true;

@@ -246,6 +246,11 @@ impl TargetSession {
     }
 
     pub(super) fn marked_pdu_sent(&mut self, conn: ConnIndex, slot: Option<Slot>, mark: u32) {
+        if mark != SendMark::PING
+            && let Some(Some(c)) = self.conns.get_mut(conn)
+        {
+            c.sent_stat_sn = c.sent_stat_sn.wrapping_add(1);
+        }
         match mark {
             SendMark::STATUS | SendMark::STATUS_AND_CLOSE => {
                 if let Some(slot) = slot

@@ -14,7 +14,7 @@ use crate::order::{Entry, OrderQueue};
 use crate::params::{ConnIndex, ConnectionParams, SessionParams};
 use crate::send_queue::{OutPdu, SendQueue};
 use crate::slab::{Slab, Slot};
-use crate::window::CommandWindow;
+use crate::window::{CommandWindow, Position};
 
 /// Bounds on what a peer can make a session hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,18 +241,22 @@ impl TargetSession {
             self.deliver(slot);
             return;
         }
-        let ahead = task.cmd_sn.wrapping_sub(self.window.exp_cmd_sn());
+        // It was in the window when its header came. When the same number came on another connection meanwhile, this one is
+        // the duplicate (4.2.2.1), and its number may be below the window by now.
+        let Position::Ahead(ahead) = self.window.position(task.cmd_sn) else {
+            self.forget_request(slot);
+            return;
+        };
         if ahead == 0 && self.order.is_empty() {
             self.window.advance();
             self.deliver(slot);
             return;
         }
-        task.state = TaskState::Waiting;
         if !self.order.insert(ahead, Entry::Task(slot)) {
-            // the same number came on two connections at once: the later one is the duplicate (4.2.2.1)
-            self.release(slot);
+            self.forget_request(slot);
             return;
         }
+        task.state = TaskState::Waiting;
         self.deliver_waiting();
     }
 
