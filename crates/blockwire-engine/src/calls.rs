@@ -132,6 +132,26 @@ pub struct AbortScope {
     pub keep: TaskTag,
     /// TaskReporting=FastAbort semantics (RFC 7143 4.2.3.4) instead of the clarified ones (4.2.3.3).
     pub fast: bool,
+    /// The session that asked (0: none): `before_cmd_sn` is one of its numbers.
+    pub issuer: SessionId,
+    /// Commands of the issuer before `before_cmd_sn` that did not come count as received (4.2.3.3 b, target resets).
+    pub plug: bool,
+    /// Tasks of other sessions end with TASK ABORTED status (TAS, SPC-4 7.5.8) instead of silently.
+    pub task_aborted: bool,
+}
+
+impl AbortScope {
+    /// All of `target`.
+    #[must_use]
+    pub fn of(target: AbortTarget) -> Self {
+        let issuer = match target {
+            AbortTarget::Task { session, .. }
+            | AbortTarget::TaskSet { session, .. }
+            | AbortTarget::Nexus { session } => session,
+            AbortTarget::LogicalUnit { .. } => 0,
+        };
+        Self { target, before_cmd_sn: None, keep: 0, fast: false, issuer, plug: false, task_aborted: false }
+    }
 }
 
 /// Called once, on the worker's thread, when an abort is complete there.

@@ -71,6 +71,20 @@ pub struct AbortReport {
     pub already_responded: bool,
 }
 
+/// `api.TaskView`: one task that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskView {
+    pub session: SessionId,
+    pub initiator_task_tag: u32,
+    pub cid: u16,
+    pub lun: u64,
+    pub cmd_sn: u32,
+    pub frozen: bool,
+    pub control: bool,
+    pub responded: bool,
+    pub token: Token,
+}
+
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum OpResult {
@@ -79,6 +93,8 @@ pub enum OpResult {
     Store(StoreInfo),
     Released(Released),
     Aborted(AbortReport),
+    Tasks(Vec<TaskView>),
+    Count(u32),
 }
 
 /// `api.TaskDone`.

@@ -234,6 +234,9 @@ pub fn abort_scope(scope: &Bound<'_, PyAny>, semantics: &Bound<'_, PyAny>) -> Py
         before_cmd_sn: attribute(scope, "before_cmd_sn")?,
         keep: attribute(scope, "keep")?,
         fast: attribute::<String>(semantics, "value")? == "4.2.3.4",
+        issuer: session,
+        plug: attribute(scope, "plug")?,
+        task_aborted: attribute(scope, "task_aborted")?,
     })
 }
 

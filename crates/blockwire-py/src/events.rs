@@ -1,6 +1,6 @@
 //! Events of the plane as the objects of `api`.
 
-use blockwire_engine::events::{AbortReport, Event, Failure, OpResult, Released, StoreInfo};
+use blockwire_engine::events::{AbortReport, Event, Failure, OpResult, Released, StoreInfo, TaskView};
 use blockwire_engine::transport::TransportHandle;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
@@ -98,6 +98,25 @@ fn aborted<'py>(py: Python<'py>, report: &AbortReport) -> PyResult<Bound<'py, Py
     )
 }
 
+fn views<'py>(py: Python<'py>, tasks: &[TaskView]) -> PyResult<Bound<'py, PyAny>> {
+    let mut all = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        let arguments = (
+            task.session,
+            task.initiator_task_tag,
+            task.cid,
+            task.lun,
+            task.cmd_sn,
+            task.frozen,
+            task.control,
+            task.responded,
+            task.token,
+        );
+        all.push(api::make(py, "TaskView", arguments)?);
+    }
+    Ok(PyTuple::new(py, all)?.into_any())
+}
+
 fn op_done<'py>(
     py: Python<'py>,
     op: u64,
@@ -109,6 +128,8 @@ fn op_done<'py>(
         Ok(OpResult::Store(info)) => store_info(py, info)?,
         Ok(OpResult::Released(value)) => released(py, value)?,
         Ok(OpResult::Aborted(report)) => aborted(py, report)?,
+        Ok(OpResult::Tasks(tasks)) => views(py, tasks)?,
+        Ok(OpResult::Count(count)) => count.into_pyobject(py)?.into_any(),
         Err(error) => return api::make(py, "OpDone", (op, py.None(), failure(py, error)?)),
     };
     api::make(py, "OpDone", (op, value))

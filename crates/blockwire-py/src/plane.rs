@@ -50,8 +50,8 @@ impl Plane {
         keywords.set_item("max_burst_length", 16_776_192)?;
         keywords.set_item("first_burst_length", 262_144)?;
         keywords.set_item("max_outstanding_r2t", 64)?;
-        keywords.set_item("max_connections", 1)?;
-        keywords.set_item("error_recovery_level", 0)?;
+        keywords.set_item("max_connections", 16)?;
+        keywords.set_item("error_recovery_level", 2)?;
         keywords.set_item("command_window", options.command_window)?;
         keywords.set_item("max_transfer", options.max_transfer)?;
         keywords.set_item("digests", digests)?;
@@ -181,6 +181,19 @@ impl Plane {
             scope,
             semantics.unwrap_or(&clarified),
         )?))
+    }
+
+    fn query(&self, scope: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let clarified = api::module(scope.py())?
+            .getattr("AbortSemantics")?
+            .getattr("CLARIFIED")?;
+        Ok(self
+            .engine
+            .query(arguments::abort_scope(scope, &clarified)?))
+    }
+
+    fn reassign(&self, py: Python<'_>, session: u64, from_cid: u16, to_cid: u16) -> u64 {
+        py.detach(|| self.engine.reassign(session, from_cid, to_cid))
     }
 
     #[pyo3(signature = (session, tag, answer, effects = None))]

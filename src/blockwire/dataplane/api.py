@@ -62,6 +62,7 @@ from blockwire.dataplane.values import (
     StoreOp,
     StoreSpec,
     TaskTag,
+    TaskView,
     Token,
     TransportHandle,
     TransportKind,
@@ -115,6 +116,7 @@ __all__ = [
     "StoreSpec",
     "TaskDone",
     "TaskTag",
+    "TaskView",
     "Token",
     "TransportHandle",
     "TransportKind",
@@ -161,7 +163,7 @@ class DataPlane(Protocol):
         ...
 
     def release(self, session: SessionId, cid: int, mode: ReleaseMode) -> OpId:
-        """Ends with a `ReleasedConnection`."""
+        """Ends with a `ReleasedConnection`. TERMINATE also ends the frozen tasks of a connection that is gone."""
         ...
 
     def numbers(self, session: SessionId) -> SessionNumbers: ...
@@ -184,6 +186,11 @@ class DataPlane(Protocol):
 
     def abort(self, scope: AbortScope, semantics: AbortSemantics = AbortSemantics.CLARIFIED) -> OpId:
         """Ends with an `AbortReport` when nothing of the affected tasks can touch the medium any more."""
+        ...
+
+    def query(self, scope: AbortScope) -> OpId:
+        """Ends with a tuple of `TaskView`: the tasks under `scope` that are there now, either role. A scope of one
+        task finds control requests too."""
         ...
 
     def reply(self, session: SessionId, tag: TaskTag, answer: Answer, effects: Effects = NO_EFFECTS) -> None: ...
@@ -258,6 +265,12 @@ class DataPlane(Protocol):
         """A control request (text, logout, task management, NOP-Out). The plane fills InitiatorTaskTag, CmdSN,
         ExpStatSN, DataSegmentLength and digests; the I bit of the header is kept. The answer is a `ControlPdu` with
         this token."""
+        ...
+
+    def reassign(self, session: SessionId, from_cid: int, to_cid: int) -> OpId:
+        """TASK REASSIGN on the connection `to_cid` for the frozen tasks that were allegiant to `from_cid`, which has
+        to be logged out (RFC 7143 7.2.2). Ends with how many were asked for. A task that the target does not take over
+        ends with `connection.lost`."""
         ...
 
     def run_load(self, session: SessionId, spec: LoadSpec) -> LoadReport:

@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from blockwire.dataplane import api
@@ -73,6 +73,8 @@ class FakePlane:
         self.op_failures: dict[str, api.Failure] = {}
         """Name of a call -> the failure its next operation ends with."""
         self.abort_report = api.AbortReport(affected=(), found=True, complete=True)
+        self.tasks: list[api.TaskView] = []
+        """What `query` finds."""
         self.lost: set[api.SessionId] = set()
         self.closed = False
         self._ids = itertools.count(1)
@@ -239,6 +241,11 @@ class FakePlane:
     def release(self, session: api.SessionId, cid: int, mode: api.ReleaseMode) -> api.OpId:
         """Gives the transport back (DETACH) or closes it."""
         handoff = self.connections.pop((session, cid), None)
+        frozen = [task for task in self.tasks if (task.session, task.cid, task.frozen) == (session, cid, True)]
+        if handoff is None and frozen and mode is not api.ReleaseMode.DETACH:
+            if mode is api.ReleaseMode.TERMINATE:
+                self.tasks = [task for task in self.tasks if task not in frozen]
+            return self._op("release", api.ReleasedConnection(None, b"", 0, 0, len(frozen)), session, cid, mode)
         if handoff is None:
             return self._fail("release", api.Failure("connection.unknown", f"no connection {cid}"), session, cid, mode)
         transport: api.TransportHandle | None = handoff.transport
@@ -281,6 +288,26 @@ class FakePlane:
     def abort(self, scope: api.AbortScope, semantics: api.AbortSemantics = api.AbortSemantics.CLARIFIED) -> api.OpId:
         """Ends with `abort_report`."""
         return self._op("abort", self.abort_report, scope, semantics)
+
+    def query(self, scope: api.AbortScope) -> api.OpId:
+        """Ends with those of `tasks` that fit the scope."""
+        kind = api.AbortKind
+        fits = {
+            kind.TASK: lambda task: task.initiator_task_tag == scope.initiator_task_tag,
+            kind.TASK_SET: lambda task: task.lun == scope.lun and not task.control,
+            kind.NEXUS: lambda task: not task.control,
+            kind.LOGICAL_UNIT: lambda task: not task.control,
+        }[scope.kind]
+        of_unit = scope.kind is kind.LOGICAL_UNIT
+        found = tuple(task for task in self.tasks if (of_unit or task.session == scope.session) and fits(task))
+        return self._op("query", found, scope)
+
+    def reassign(self, session: api.SessionId, from_cid: int, to_cid: int) -> api.OpId:
+        """Moves `tasks`; the target is always willing."""
+        mine = [task for task in self.tasks if (task.session, task.cid, task.frozen) == (session, from_cid, True)]
+        for task in mine:
+            self.tasks[self.tasks.index(task)] = replace(task, cid=to_cid, frozen=False)
+        return self._op("reassign", len(mine), session, from_cid, to_cid)
 
     def reply(
         self, session: api.SessionId, tag: api.TaskTag, answer: api.Answer, effects: api.Effects = api.NO_EFFECTS

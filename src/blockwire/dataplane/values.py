@@ -282,9 +282,36 @@ class AbortScope:
     ref_cmd_sn: int | None = None
     """ABORT TASK of a command that never arrived: its CmdSN counts as received (RFC 7143 11.5.5)."""
     before_cmd_sn: int | None = None
-    """Only tasks with a CmdSN below this one (those that came before the task management request)."""
+    """Of `session`, only tasks with a CmdSN below this one (those that came before the task management request); the
+    abort waits for those that are still to come (4.2.3.3 b)."""
     keep: TaskTag = 0
     """This task survives."""
+    plug: bool = False
+    """Commands before `before_cmd_sn` that did not come count as received at once, instead of being waited for
+    (target resets, RFC 7143 4.2.3.3 b)."""
+    task_aborted: bool = False
+    """Tasks of other sessions end with TASK ABORTED status (the TAS bit, SPC-4 7.5.8) instead of silently."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """One task that is there, as `query` saw it."""
+
+    session: SessionId
+    initiator_task_tag: int
+    cid: int
+    """The connection it has allegiance to, or had while that was there."""
+    lun: int
+    """The LUN field as a number."""
+    cmd_sn: int
+    frozen: bool = False
+    """Its connection is gone and it waits for reassignment (RFC 7143 7.2.2)."""
+    control: bool = False
+    """A text, task management or logout request, or a ping."""
+    responded: bool = False
+    """Target: its response is queued or sent, and kept until that is acknowledged."""
+    token: Token = 0
+    """Initiator: the request it belongs to."""
 
 
 class AbortSemantics(enum.Enum):

@@ -12,11 +12,11 @@ use blockwire_proto::{ConnIndex, Endpoint, Fatal, FatalCode, Payload, Slot};
 use super::drive::PollMemory;
 use super::request::Places;
 use super::side::{Queue, Side};
-use crate::calls::{Change, Handoff, ReleaseMode, SessionSpec};
+use crate::calls::{AbortScope, AbortTarget, Change, Handoff, ReleaseMode, SessionSpec};
 use crate::clock::{Clock, Nanos};
 use crate::core::PlaneOptions;
 use crate::counters::Counters;
-use crate::events::{Event, EventQueue, Failure, Released, SessionId};
+use crate::events::{Event, EventQueue, Failure, Released, SessionId, TaskView};
 use crate::mailbox::Mailbox;
 use crate::plane::Statistics;
 use crate::receive::{ReceiveState, feed};
@@ -202,11 +202,73 @@ impl InitiatorSession {
         Ok((conn, fd))
     }
 
+    /// `api.query`: tasks of this session under the scope.
+    pub fn look(&self, scope: &AbortScope) -> Vec<TaskView> {
+        let state = self.lock();
+        let mut found = Vec::new();
+        state.side.proto.look(|task| {
+            let wanted = match scope.target {
+                AbortTarget::Task { initiator_task_tag, .. } => task.initiator_task_tag == initiator_task_tag,
+                AbortTarget::TaskSet { lun, .. } => !task.control && task.lun == lun,
+                _ => !task.control,
+            };
+            if wanted {
+                found.push(TaskView {
+                    session: self.id,
+                    initiator_task_tag: task.initiator_task_tag,
+                    cid: task.cid,
+                    lun: task.lun,
+                    cmd_sn: task.cmd_sn,
+                    frozen: task.frozen,
+                    control: task.control,
+                    responded: false,
+                    token: task.context,
+                });
+            }
+        });
+        found
+    }
+
+    /// `api.reassign`: TASK REASSIGN on the connection `to` of what was allegiant to `from`; how many were asked for.
+    ///
+    /// # Errors
+    /// There is no connection `to`.
+    pub fn reassign(&self, from: u16, to: u16) -> Result<u32, Failure> {
+        let mut state = self.lock();
+        let unknown = || Failure::new("plane.unknown", format!("the session has no connection with CID {to}"));
+        let conn = state.side.proto.find_connection(to).ok_or_else(unknown)?;
+        let mut asked = 0;
+        for slot in state.side.proto.frozen(Some(from)) {
+            asked += u32::from(state.side.proto.rebind(slot, conn));
+        }
+        state.side.drain();
+        state.flush(self.clock.now());
+        self.tell(&mut state);
+        drop(state);
+        self.wake_background();
+        Ok(asked)
+    }
+
     /// `api.release`, on the worker.
     pub(super) fn release(&self, cid: u16, mode: ReleaseMode) -> Result<(Option<RawFd>, Released), Failure> {
         let mut state = self.lock();
         let unknown = || Failure::new("plane.unknown", format!("the session has no connection with CID {cid}"));
-        let conn = state.side.proto.find_connection(cid).ok_or_else(unknown)?;
+        let Some(conn) = state.side.proto.find_connection(cid) else {
+            let frozen = state.side.proto.frozen(Some(cid));
+            if frozen.is_empty() || mode == ReleaseMode::Detach {
+                return Err(unknown());
+            }
+            let mut left = frozen.len() as u32;
+            if mode == ReleaseMode::Terminate {
+                state.side.proto.end_frozen(Some(cid));
+                state.side.drain();
+                self.tell(&mut state);
+                left = 0;
+            }
+            let released =
+                Released { transport: None, over_read: Vec::new(), stat_sn: 0, exp_stat_sn: 0, frozen_tasks: left };
+            return Ok((None, released));
+        };
         let exp_stat_sn = state.side.proto.exp_stat_sn(conn).unwrap_or(0);
         let link = state.links[conn].as_mut().ok_or_else(unknown)?;
         let fd = link.transport.fd();

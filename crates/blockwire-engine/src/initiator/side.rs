@@ -80,7 +80,9 @@ impl Side {
                 self.events.push(Event::TaskDone(failed(context, "connection.lost")));
             }
             // the task goes on: whoever asked for the abort still waits for its end
-            proto::Event::AbortRefused { .. } | proto::Event::ReassignRefused { .. } => {}
+            proto::Event::AbortRefused { .. } => {}
+            // it cannot go on: its caller sends it again, or not
+            proto::Event::ReassignRefused { context, .. } => self.proto.end_refused(context),
         }
     }
 

@@ -281,6 +281,61 @@ impl Plane {
         op
     }
 
+    /// `api.query`, either role: ends with the tasks that are there now.
+    pub fn query(&self, scope: AbortScope) -> OpId {
+        let workers: Vec<usize> = match &scope.target {
+            AbortTarget::LogicalUnit { store } => {
+                locked(&self.stores).get(store).map(|s| s.workers().collect()).unwrap_or_default()
+            }
+            AbortTarget::Task { session, .. }
+            | AbortTarget::TaskSet { session, .. }
+            | AbortTarget::Nexus { session } => match self.session(*session) {
+                Ok(Session::Target { worker, .. }) => vec![worker],
+                Ok(Session::Initiator(entry)) => {
+                    let op = self.id();
+                    self.events.done(op, Ok(OpResult::Tasks(entry.look(&scope))));
+                    return op;
+                }
+                Err(failure) => return self.failed_op(failure),
+            },
+        };
+        let op = self.id();
+        if workers.is_empty() {
+            self.events.done(op, Ok(OpResult::Tasks(Vec::new())));
+            return op;
+        }
+        let merged = Arc::new(Mutex::new((workers.len(), Vec::new())));
+        for worker in workers {
+            let scope = scope.clone();
+            let merged = Arc::clone(&merged);
+            self.post(
+                worker,
+                Box::new(move |worker| {
+                    let found = worker.target.query(&mut worker.core, &scope);
+                    let mut merged = locked(&merged);
+                    merged.0 -= 1;
+                    merged.1.extend(found);
+                    if merged.0 == 0 {
+                        worker.core.events.done(op, Ok(OpResult::Tasks(std::mem::take(&mut merged.1))));
+                    }
+                }),
+            );
+        }
+        op
+    }
+
+    /// `api.reassign`: an initiator's frozen tasks of one connection go to another one.
+    pub fn reassign(&self, session: SessionId, from: u16, to: u16) -> OpId {
+        match self.initiator_session(session) {
+            Ok(entry) => {
+                let op = self.id();
+                self.events.done(op, entry.reassign(from, to).map(OpResult::Count));
+                op
+            }
+            Err(failure) => self.failed_op(failure),
+        }
+    }
+
     /// `api.reply`. A session or task that is gone needs no answer.
     ///
     /// # Errors

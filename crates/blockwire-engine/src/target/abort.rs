@@ -9,10 +9,13 @@ use super::context::Context;
 use super::work::Phase;
 use crate::calls::{AbortDone, AbortScope, AbortTarget};
 use crate::clock::{Nanos, SECOND};
-use crate::events::{AbortReport, SessionId};
+use crate::events::{AbortReport, SessionId, TaskView};
 
 /// How long an abort waits for store operations, for data and for commands that are still to come.
 const BOUND: Nanos = 15 * SECOND;
+
+/// SAM-5 5.3.1.
+const TASK_ABORTED: u8 = 0x40;
 
 /// An abort that waits.
 pub(super) struct PendingAbort {
@@ -67,7 +70,9 @@ impl Context<'_> {
         if task.kind != TaskKind::Scsi || (scope.keep != 0 && self.session.tag(slot) == scope.keep) {
             return false;
         }
-        if scope.before_cmd_sn.is_some_and(|before| !serial::less_than(task.cmd_sn, before)) {
+        // the number is one of the session that asked; other sessions have numbers of their own
+        let asked = scope.issuer == self.session.id;
+        if asked && scope.before_cmd_sn.is_some_and(|before| !serial::less_than(task.cmd_sn, before)) {
             return false;
         }
         match scope.target {
@@ -107,21 +112,56 @@ impl Context<'_> {
             pending.report.found = self.session.proto.consume_cmd_sn(number);
         }
         if let Some(before) = pending.scope.before_cmd_sn {
-            let issuing = match pending.scope.target {
-                AbortTarget::Task { session, .. }
-                | AbortTarget::TaskSet { session, .. }
-                | AbortTarget::Nexus { session } => session,
-                AbortTarget::LogicalUnit { .. } => 0,
-            };
+            let issuing = pending.scope.issuer;
             let expected = self.session.proto.numbers().exp_cmd_sn;
             if issuing == self.session.id
                 && !matches!(pending.scope.target, AbortTarget::Task { .. })
                 && serial::less_than(expected, before)
             {
-                pending.barrier = Some((issuing, before));
+                if pending.scope.plug {
+                    self.plug(before);
+                } else {
+                    pending.barrier = Some((issuing, before));
+                }
             }
         }
         self.drain_events();
+    }
+
+    /// Every number before this one that did not come counts as received (RFC 7143 4.2.3.3 b, 7.11).
+    pub(super) fn plug(&mut self, before: u32) {
+        let mut number = self.session.proto.numbers().exp_cmd_sn;
+        while serial::less_than(number, before) {
+            self.session.proto.consume_cmd_sn(number);
+            number = number.wrapping_add(1);
+        }
+        self.drain_events();
+    }
+
+    /// What is there now, of the tasks under a scope; with a single task under it, control requests too.
+    pub(super) fn look(&self, scope: &AbortScope, found: &mut Vec<TaskView>) {
+        for (slot, task) in self.session.proto.tasks() {
+            let control = task.kind != TaskKind::Scsi;
+            let wanted = match scope.target {
+                AbortTarget::Task { session, initiator_task_tag, .. } if control => {
+                    session == self.session.id && task.initiator_task_tag == initiator_task_tag
+                }
+                _ => self.is_in_scope(scope, slot),
+            };
+            if wanted && task.state != TaskState::Dying {
+                found.push(TaskView {
+                    session: self.session.id,
+                    initiator_task_tag: task.initiator_task_tag,
+                    cid: task.cid,
+                    lun: task.lun,
+                    cmd_sn: task.cmd_sn,
+                    frozen: task.frozen,
+                    control,
+                    responded: task.state == TaskState::Responded,
+                    token: 0,
+                });
+            }
+        }
     }
 
     fn abort_one(&mut self, slot: Slot, pending: &mut PendingAbort) {
@@ -131,6 +171,7 @@ impl Context<'_> {
             return;
         }
         let tag = task.initiator_task_tag;
+        let task_is_frozen = task.frozen;
         let open = task.out.is_open() && !task.frozen;
         let waits = pending.waits_for_data(self.session.id) && open && task.state == TaskState::Active;
         pending.report.found = true;
@@ -143,6 +184,12 @@ impl Context<'_> {
             pending.data += 1;
             let id = pending.id;
             self.session.work_mut(slot).abort = Some(id);
+            return;
+        }
+        if pending.scope.task_aborted && self.session.id != pending.scope.issuer && !task_is_frozen {
+            // the status waits until the initiator has sent what it was asked for; nothing of that is looked at
+            self.session.work_mut(slot).told = true;
+            self.finish_status(slot, TASK_ABORTED);
             return;
         }
         self.end_aborted(slot);

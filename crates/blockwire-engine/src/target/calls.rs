@@ -19,7 +19,7 @@ use crate::calls::{
     ReleaseMode, SessionSpec,
 };
 use crate::core::{Core, key};
-use crate::events::{Failure, Released, SessionId, StoreId, TaskTag};
+use crate::events::{Failure, Released, SessionId, StoreId, TaskTag, TaskView};
 use crate::receive::{ReceiveState, feed};
 use crate::stores::StoreHandle;
 use crate::sys::epoll::Interest;
@@ -182,7 +182,9 @@ impl TargetSide {
     ) -> Result<Released, Failure> {
         let index = self.find(session)?;
         let Some(session) = self.session_mut(index) else { return Err(unknown_session(session)) };
-        let conn = session.proto.connection_by_cid(cid).ok_or_else(|| unknown_connection(cid))?;
+        let Some(conn) = session.proto.connection_by_cid(cid) else {
+            return self.release_frozen(core, index, cid, mode);
+        };
         if mode == ReleaseMode::Detach {
             let busy = session.proto.tasks().any(|(_, t)| t.conn == conn && !t.frozen)
                 || !session.proto.send_queue(conn).is_empty()
@@ -199,6 +201,36 @@ impl TargetSide {
             exp_stat_sn: 0,
             frozen_tasks: 0,
         }))
+    }
+
+    /// A connection that is gone: its frozen tasks end with TERMINATE (RFC 7143 7.5, 11.15.4).
+    fn release_frozen(
+        &mut self, core: &mut Core, index: u32, cid: u16, mode: ReleaseMode,
+    ) -> Result<Released, Failure> {
+        let frozen: Vec<_> = self.session_mut(index).map_or_else(Vec::new, |s| {
+            s.proto.frozen_tasks().filter(|(_, t)| t.cid == cid).map(|(slot, _)| slot).collect()
+        });
+        if frozen.is_empty() || mode == ReleaseMode::Detach {
+            return Err(unknown_connection(cid));
+        }
+        let left = frozen.len() as u32;
+        let mut released =
+            Released { transport: None, over_read: Vec::new(), stat_sn: 0, exp_stat_sn: 0, frozen_tasks: left };
+        if mode == ReleaseMode::Terminate {
+            self.with_session(core, index, |cx| {
+                for slot in frozen {
+                    cx.session.proto.abort_task(slot);
+                    cx.drain_events();
+                    if cx.session.proto.task(slot).is_some_and(|t| t.frozen) {
+                        cx.session.proto.forget_answered(slot); // answered, and never acknowledged
+                        cx.drain_events();
+                    }
+                }
+            });
+            released.frozen_tasks = 0;
+            self.settle_aborts();
+        }
+        Ok(released)
     }
 
     /// Removes a connection: given back, or closed with its tasks frozen or ended.
@@ -354,6 +386,16 @@ impl TargetSide {
             self.shared.due(pending.deadline);
             self.shared.aborts.push(pending);
         }
+    }
+
+    /// `api.query`.
+    pub fn query(&mut self, core: &mut Core, scope: &AbortScope) -> Vec<TaskView> {
+        let indexes: Vec<u32> = self.index.values().copied().collect();
+        let mut found = Vec::new();
+        for index in indexes {
+            self.with_session(core, index, |cx| cx.look(scope, &mut found));
+        }
+        found
     }
 
     /// `api.reply`.

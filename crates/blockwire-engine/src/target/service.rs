@@ -343,6 +343,12 @@ impl TargetSide {
                 let mut pending = self.shared.aborts.remove(at);
                 // a store operation that neither ends nor can be cancelled: never called complete
                 pending.report.complete = pending.operations == 0;
+                if let Some((session, before)) = pending.barrier
+                    && let Some(&index) = self.index.get(&session)
+                {
+                    // what did not come must not come after the response
+                    self.with_session(core, index, |cx| cx.plug(before));
+                }
                 self.end_waiting_tasks(core, pending.id);
                 pending.end();
             } else {
@@ -459,6 +465,9 @@ impl Context<'_> {
             return;
         };
         work.operation = 0;
+        if work.told {
+            return;
+        }
         match work.block {
             Block::Read { .. } => self.read_done(slot, outcome),
             _ => self.step_done(slot, outcome),

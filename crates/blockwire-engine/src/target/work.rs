@@ -147,6 +147,8 @@ pub(super) struct Work {
     pub(super) collected: Option<u32>,
     /// DIVERT_ONE picked it, and it has not gone up yet.
     pub(super) picked: bool,
+    /// It has its last status while a store operation of it may still run.
+    pub(super) told: bool,
 }
 
 /// What a running operation of a multi-step command is for.
@@ -188,6 +190,7 @@ impl Default for Work {
             abort: None,
             collected: None,
             picked: false,
+            told: false,
         }
     }
 }
@@ -207,6 +210,7 @@ impl Work {
         self.range = 0;
         self.compared = 0;
         self.picked = false;
+        self.told = false;
         self.stage = Stage::Main;
         self.operation = 0;
         self.no_room = false;

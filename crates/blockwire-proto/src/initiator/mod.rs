@@ -26,5 +26,6 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+pub use reassign::TaskLook;
 pub use session::{Command, Event, InitiatorSession, SubmitError};
 pub use task::Outcome;

@@ -14,6 +14,19 @@ use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
 
+/// One task, for `look`.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskLook {
+    pub initiator_task_tag: u32,
+    pub cid: u16,
+    pub lun: u64,
+    pub cmd_sn: u32,
+    /// It waits for its reassignment, or for the answer to that.
+    pub frozen: bool,
+    pub control: bool,
+    pub context: u64,
+}
+
 impl InitiatorSession {
     /// Forgets a connection. With `freeze` its SCSI tasks are kept for `rebind`, otherwise they end. Control requests end
     /// either way (11.5.1: they cannot be reassigned). Whatever was unsent is gone.
@@ -148,10 +161,40 @@ impl InitiatorSession {
         }
     }
 
-    /// Ends the frozen tasks: nobody will continue them.
-    pub fn end_frozen(&mut self) {
-        for slot in self.tasks.slots(|t| t.state == State::Frozen) {
+    /// Ends the frozen tasks that were allegiant to the connection with this CID (all with None): nobody will continue
+    /// them.
+    pub fn end_frozen(&mut self, cid: Option<u16>) {
+        for slot in self.tasks.slots(|t| t.state == State::Frozen && cid.is_none_or(|cid| t.cid == cid)) {
             self.end(slot, Outcome::ConnectionLost);
+        }
+    }
+
+    /// Ends a task whose reassignment was refused.
+    pub fn end_refused(&mut self, context: u64) {
+        for slot in self.tasks.slots(|t| t.state == State::Frozen && t.context == context) {
+            self.end(slot, Outcome::ConnectionLost);
+        }
+    }
+
+    /// Shows every task that is not over.
+    pub fn look(&self, mut show: impl FnMut(&TaskLook)) {
+        let there = |t: &super::task::Task| !matches!(t.state, State::Free | State::Ended);
+        for slot in self.tasks.slots(there) {
+            let task = &self.tasks[slot];
+            let frozen = matches!(task.state, State::Frozen | State::Reassigning);
+            let cid = match self.connections.get(task.conn) {
+                Some(Some(connection)) if task.state != State::Frozen => connection.params.cid,
+                _ => task.cid,
+            };
+            show(&TaskLook {
+                initiator_task_tag: task.tag(),
+                cid,
+                lun: task.bhs.lun(),
+                cmd_sn: task.bhs.cmd_sn(),
+                frozen,
+                control: task.kind != Kind::Scsi,
+                context: task.context,
+            });
         }
     }
 }

@@ -184,6 +184,13 @@ impl TargetSession {
         frozen
     }
 
+    /// Forgets a frozen task whose answer was sent and never acknowledged: nobody will ask for it any more.
+    pub fn forget_answered(&mut self, slot: Slot) {
+        if self.tasks.get(slot).is_some_and(|t| t.frozen && t.state == TaskState::Responded) {
+            self.release(slot);
+        }
+    }
+
     /// Tasks that wait for reassignment.
     pub fn frozen_tasks(&self) -> impl Iterator<Item = (Slot, &Task)> {
         self.tasks.iter().filter(|(_, t)| t.frozen)

@@ -279,7 +279,7 @@ impl Rig {
     /// Aborts; the report appears when it is there.
     pub(super) fn abort(&mut self, target: AbortTarget, before: Option<u32>) -> Arc<Mutex<Option<AbortReport>>> {
         let report = Arc::new(Mutex::new(None));
-        let scope = AbortScope { target, before_cmd_sn: before, keep: 0, fast: false };
+        let scope = AbortScope { before_cmd_sn: before, ..AbortScope::of(target) };
         let to = Arc::clone(&report);
         let done = Box::new(move |report| *to.lock().expect("lock") = Some(report));
         self.worker.target.abort(&mut self.worker.core, scope, done);

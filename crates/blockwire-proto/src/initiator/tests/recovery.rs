@@ -131,6 +131,6 @@ fn a_refused_reassignment_leaves_the_task_frozen() {
     rig.deliver(0, &pdu(0x22, 0x80, [3, 0], word(&out[0].0, 16), [0, 0x500, EXP, MAX, 0, 0, 0], &[])).unwrap();
     assert_eq!(rig.session.poll_event(), Some(Event::ReassignRefused { context: 77, response: 3 }));
     assert_eq!(rig.session.frozen(None), [slot]);
-    rig.session.end_frozen();
+    rig.session.end_frozen(None);
     assert_eq!(rig.ended(), Some(Outcome::ConnectionLost));
 }
