@@ -80,7 +80,8 @@ MAX_LOSSES: Final = 8
 
 @dataclass(slots=True)
 class Attempts:
-    """What one request has been through. `started` is the runtime's clock when it was first sent."""
+    """What one request has been through. `started` is the runtime's clock when it was first sent, or first met the
+    row of the table that it is at."""
 
     started: float
     repeats: int = 0
@@ -118,7 +119,8 @@ def judge(done: Any, attempts: Attempts, now: float) -> tuple[Verdict, float]:
         if row.code is not None and (sense is None or sense.asc << 8 | sense.ascq != row.code):
             continue
         if row.name != attempts.row:
-            attempts.row, attempts.repeats, attempts.pause = row.name, 0, row.pause
+            # The patience of a row begins when it is met: what recovery took before does not count.
+            attempts.row, attempts.repeats, attempts.pause, attempts.started = row.name, 0, row.pause, now
         if (row.times and attempts.repeats >= row.times) or now - attempts.started >= row.patience:
             return Verdict.FAIL, 0.0
         pause = attempts.pause

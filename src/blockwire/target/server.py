@@ -35,6 +35,8 @@ from blockwire.target.task_management import TaskManagement
 
 _log = logging.getLogger("blockwire.target")
 
+FAREWELL_SECONDS = 0.5
+"""How long the last message of a session that did not log out may take to leave."""
 CLOSE_SECONDS = 10.0
 """How long closing the sessions, and then flushing and closing the stores of a target, may take at the end."""
 
@@ -312,10 +314,18 @@ class TargetServer:
         if seconds <= 0:
             return
         for session in normal:
-            session.ask_logout(int(seconds))
-        with contextlib.suppress(TimeoutError):
+            session.ask_logout(seconds)
+        try:
             async with self.runtime.timeout(seconds):
                 await asyncio.gather(*(session.ended.wait() for session in normal))
+        except TimeoutError:
+            # 11.9.1: who did not log out in time is told that its connections are dropped.
+            late = [session for session in normal if not session.ended.is_set()]
+            for session in late:
+                session.drop()
+            with contextlib.suppress(TimeoutError):
+                async with self.runtime.timeout(FAREWELL_SECONDS):
+                    await asyncio.gather(*(session.ended.wait() for session in late))
 
     async def _close_everything(self) -> None:
         self._stop_listening()

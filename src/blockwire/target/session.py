@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from blockwire.dataplane.api import (
@@ -29,6 +29,7 @@ from blockwire.negotiate.parameters import Parameters
 from blockwire.net.runtime import Runtime
 from blockwire.scsi.commands import describe
 from blockwire.scsi.sense import SenseCode
+from blockwire.target import async_messages
 from blockwire.target.commands import absent, table
 from blockwire.target.commands.call import Call
 from blockwire.target.device import TargetDevice
@@ -41,7 +42,6 @@ from blockwire.target.task_management import Issuer, TaskManagement
 from blockwire.text import TextTarget
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.constants import (
-    AsyncEvent,
     LogoutReason,
     LogoutResult,
     Opcode,
@@ -370,11 +370,40 @@ class TargetSession:
         self._answer(event, reply.response, Effects(apply=apply))
 
     # ------------------------------------------------------------------ ending
-    def ask_logout(self, seconds: int) -> None:
-        """Asynchronous message 1 on every connection: log out within ``seconds`` (RFC 7143 11.9.1)."""
-        message = AsyncMessage(async_event=AsyncEvent.LOGOUT_REQUEST, parameter3=max(1, min(seconds, 0xFFFF)))
-        for cid in self.connections:
-            self._plane.send_unsolicited(self.id, cid, ResponsePdu(message.encode(), b""))
+    def ask_logout(self, seconds: float) -> None:
+        """Event 1 on every connection: log out within ``seconds`` (RFC 7143 11.9.1)."""
+        self._send(async_messages.logout_request(seconds))
+
+    def ask_negotiation(self, seconds: float) -> None:
+        """Event 4 on every connection: a Text Request is to come within ``seconds``."""
+        self._send(async_messages.negotiation_request(seconds))
+
+    def report(self, lun: int, sense: bytes) -> None:
+        """Event 0 on the first connection: what happened to the LUN field ``lun``, as sense data."""
+        self._send(async_messages.scsi_event(lun, sense), sorted(self.connections)[:1])
+
+    def tell_termination(self, lun: int) -> None:
+        """Event 5 on every connection, where FastAbort was negotiated (4.2.3.4); nothing elsewhere."""
+        if self.parameters.task_reporting == "FastAbort":
+            self._send(async_messages.task_termination(lun))
+
+    def drop_connection(self, cid: int, time2wait: float | None = None) -> None:
+        """Event 2 on a connection, which is then closed; ``time2wait`` in place of DefaultTime2Wait."""
+        wait, retain = self._times(time2wait)
+        self._send(async_messages.connection_drop(cid, wait, retain), [cid], async_messages.CLOSE)
+
+    def drop(self, time2wait: float | None = None) -> None:
+        """Event 3 on every connection, all of which are then closed."""
+        self._send(async_messages.session_drop(*self._times(time2wait)), None, async_messages.CLOSE)
+
+    def _times(self, time2wait: float | None) -> tuple[float, float]:
+        agreed = self.parameters
+        retain = agreed.default_time2retain if agreed.error_recovery_level == 2 else 0
+        return (agreed.default_time2wait if time2wait is None else time2wait), retain
+
+    def _send(self, message: AsyncMessage, cids: Iterable[int] | None = None, effects: Effects | None = None) -> None:
+        if not self._ending:
+            async_messages.send(self._plane, self.id, self.connections if cids is None else cids, message, effects)
 
     async def end(self, reason: str, evidence: str = "") -> None:
         """Ends the session, whatever its state; idempotent, and returns when it has ended."""
