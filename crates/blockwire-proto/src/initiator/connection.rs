@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use blockwire_wire::Deframer;
 
 use super::data_out::Burst;
+use super::recovery::{ConnectionRecovery, Probe};
 use super::session::{InitiatorSession, QUEUE_ROOM};
 use crate::endpoint::{Fatal, FatalCode};
 use crate::params::{ConnIndex, ConnectionParams};
@@ -28,6 +29,17 @@ pub(super) struct Connection {
     pub logging_out: bool,
     pub last_received: u64,
     pub ping_sent: Option<u64>,
+    /// The last PDU that was no NOP-In.
+    pub last_data: u64,
+    pub probe: Option<Probe>,
+    /// Counts changes of MaxRecvDataSegmentLength.
+    pub epoch: u32,
+    /// A SNACK was sent: what it asked for may come twice, and after its task's end.
+    pub snacked: bool,
+    /// A successful Logout Response ended it; true when its tasks may go on elsewhere.
+    pub logged_out: Option<bool>,
+    /// What is missing; made with the first loss.
+    pub late: Option<Box<ConnectionRecovery>>,
 }
 
 impl InitiatorSession {
@@ -50,6 +62,17 @@ impl InitiatorSession {
     /// Live changes: segment lengths and keep-alive; digests of a connection never change.
     pub fn connection_params_mut(&mut self, conn: ConnIndex) -> Option<&mut ConnectionParams> {
         self.connections.get_mut(conn)?.as_mut().map(|c| &mut c.params)
+    }
+
+    /// The segment length that was declared to the target changed in the middle of the connection (RFC 7143 13.12): data of
+    /// commands on their way is asked for again by R-Data SNACK only (11.16.3).
+    pub fn set_max_recv_data_segment_length(&mut self, conn: ConnIndex, bytes: u32) {
+        if let Some(Some(connection)) = self.connections.get_mut(conn)
+            && connection.params.max_recv_data_segment_length != bytes
+        {
+            connection.params.max_recv_data_segment_length = bytes;
+            connection.epoch += 1;
+        }
     }
 
     /// ExpStatSN of a connection.
@@ -82,6 +105,12 @@ impl InitiatorSession {
             logging_out: false,
             last_received: now,
             ping_sent: None,
+            last_data: now,
+            probe: None,
+            epoch: 0,
+            snacked: false,
+            logged_out: None,
+            late: None,
             params,
         };
         let index = match self.connections.iter().position(Option::is_none) {
@@ -95,6 +124,10 @@ impl InitiatorSession {
             }
         };
         self.dead = false;
+        self.now = now;
+        if !self.holes.is_empty() {
+            self.probe(index); // its answer says which gap the target waits for
+        }
         self.release_waiting();
         index
     }
@@ -102,6 +135,14 @@ impl InitiatorSession {
     /// When `on_timer` has to be called for this connection next.
     #[must_use]
     pub fn deadline(&self, conn: ConnIndex) -> Option<u64> {
+        let keep_alive = self.keep_alive_deadline(conn);
+        if !self.recovers() && self.holes.is_empty() {
+            return keep_alive;
+        }
+        [keep_alive, self.ask_deadline(conn), self.probe_deadline(conn)].into_iter().flatten().min()
+    }
+
+    fn keep_alive_deadline(&self, conn: ConnIndex) -> Option<u64> {
         let connection = self.connections.get(conn)?.as_ref()?;
         match connection.ping_sent {
             Some(sent) if connection.params.keep_alive_timeout > 0 => Some(sent + connection.params.keep_alive_timeout),
@@ -113,12 +154,19 @@ impl InitiatorSession {
         }
     }
 
-    /// Sends a keep-alive ping when one is due.
+    /// Does what is due: a keep-alive ping, asking again for what is missing, asking a silent connection.
     ///
     /// # Errors
-    /// The peer did not answer in time.
+    /// The peer did not answer in time, or did not send again what was asked for: the connection has to be dropped.
     pub fn on_timer(&mut self, conn: ConnIndex, now: u64) -> Result<(), Fatal> {
-        if self.deadline(conn).is_none_or(|at| at > now) {
+        self.now = now;
+        if self.ask_deadline(conn).is_some_and(|at| at <= now) {
+            self.ask_again(conn)?;
+        }
+        if self.probe_deadline(conn).is_some_and(|at| at <= now) {
+            self.probe(conn);
+        }
+        if self.keep_alive_deadline(conn).is_none_or(|at| at > now) {
             return Ok(());
         }
         let connection = self.connection(conn);

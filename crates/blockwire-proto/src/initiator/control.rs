@@ -1,12 +1,11 @@
 //! PDUs that are no SCSI traffic: NOP, text, logout, reject, asynchronous messages.
 
 use blockwire_wire::bhs::{FINAL, IMMEDIATE};
-use blockwire_wire::opcode::reject;
 use blockwire_wire::{BHS_LEN, Bhs, Opcode, RESERVED_TAG};
 
 use super::session::{Event, InitiatorSession};
-use super::task::{Kind, Outcome, Purpose, State};
-use crate::endpoint::{Fatal, FatalCode};
+use super::task::{Kind, Purpose, State};
+use crate::endpoint::Fatal;
 use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
@@ -53,6 +52,10 @@ impl InitiatorSession {
     /// NOP-In (RFC 7143 11.19): the answer to a ping, or a ping of the target.
     pub(super) fn on_nop_in(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         if bhs.initiator_task_tag() == RESERVED_TAG {
+            if self.recovers() {
+                // it carries the next StatSN (11.19.2): statuses below it were sent (7.1.4.2)
+                self.note_statuses(conn, bhs.stat_sn(), true);
+            }
             if bhs.target_transfer_tag() == RESERVED_TAG {
                 return Ok(()); // tells its sequence numbers, wants no answer
             }
@@ -71,10 +74,11 @@ impl InitiatorSession {
         let task = &self.tasks[slot];
         let (context, purpose) = (task.context, task.purpose);
         self.free(slot);
-        if purpose == Purpose::KeepAlive {
-            self.connection(conn).ping_sent = None;
-        } else {
-            self.hand_up(conn, context, bhs, data);
+        match purpose {
+            Purpose::KeepAlive => self.connection(conn).ping_sent = None,
+            Purpose::Probe => return self.on_probe(conn),
+            Purpose::Plug => self.plug(conn),
+            _ => self.hand_up(conn, context, bhs, data),
         }
         Ok(())
     }
@@ -101,8 +105,10 @@ impl InitiatorSession {
     /// Logout Response (RFC 7143 11.15).
     pub(super) fn on_logout(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(), Fatal> {
         let slot = self.answered(conn, bhs, Kind::Logout, "Logout Response to no Logout Request (RFC 7143 11.15)")?;
-        let context = self.tasks[slot].context;
+        let task = &self.tasks[slot];
+        let (context, request) = (task.context, task.bhs);
         self.free(slot);
+        self.end_logout(conn, &request, bhs.response());
         self.hand_up(conn, context, bhs, &[]);
         Ok(())
     }
@@ -126,25 +132,20 @@ impl InitiatorSession {
             if let Some(slot) = same {
                 let task = &self.tasks[slot];
                 if task.kind == Kind::Scsi {
-                    if bhs.response() == reject::DATA_DIGEST_ERROR {
-                        // the CmdSN of the discarded command stays open: level 0 cannot fill it (7.8)
-                        return Err(Fatal {
-                            code: FatalCode::DataDigest,
-                            what: "the target saw a wrong data digest in a command (RFC 7143 7.8)",
-                        });
-                    }
-                    self.end(slot, Outcome::Rejected(bhs.response()));
+                    self.command_rejected(conn, slot, bhs.response())?;
                 } else {
                     let purpose = task.purpose;
                     context = task.context;
+                    self.note_hole(slot);
                     self.free(slot);
-                    match purpose {
-                        Purpose::Caller => {}
-                        Purpose::KeepAlive => self.connection(conn).ping_sent = None,
-                        Purpose::Abort(tag) => self.abort_refused(tag, u8::MAX),
-                        Purpose::Reassign(tag) => self.reassign_refused(tag, u8::MAX),
+                    if purpose == Purpose::KeepAlive {
+                        self.connection(conn).ping_sent = None;
                     }
+                    self.own_lost(purpose);
+                    self.plug(conn);
                 }
+            } else if Self::is_snack_reject(bhs.response(), &rejected) {
+                self.snack_rejected(conn, &rejected)?;
             }
         }
         self.hand_up(conn, context, bhs, data);

@@ -4,7 +4,9 @@ use blockwire_wire::bhs::FINAL;
 use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
 
 use super::connection::Connection;
+use super::late_data::Numbered;
 use super::session::InitiatorSession;
+use super::snack::gap;
 use super::task::{Kind, State, Task};
 use crate::endpoint::Fatal;
 use crate::params::{ConnIndex, ConnectionParams, SessionParams};
@@ -60,11 +62,18 @@ impl InitiatorSession {
     /// Checks an R2T and notes its burst (RFC 7143 11.8).
     pub(super) fn on_r2t(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(), Fatal> {
         let Some(slot) = self.tasks.find(bhs.initiator_task_tag()) else {
+            if self.connection(conn).snacked {
+                self.recovered.duplicates += 1;
+                return Ok(()); // a repetition that was asked for, after its task's end
+            }
             return Err(Fatal::violation("R2T for a task that is not in progress (RFC 7143 11.8)"));
         };
-        let level = self.params.error_recovery_level;
+        let recovers = self.recovers();
         let task = &mut self.tasks[slot];
         if !task.is_active_on(conn) {
+            if task.conn == conn && task.state == State::Reassigning {
+                return Ok(()); // the response to TASK REASSIGN is missing; asked for again after it
+            }
             return Err(Fatal::violation("R2T on a connection that the task is not allegiant to (RFC 7143 4.2.2)"));
         }
         if task.state == State::Ended {
@@ -86,23 +95,43 @@ impl InitiatorSession {
         if u64::from(offset) + u64::from(length) > u64::from(task.write_len) {
             return Err(Fatal::violation("R2T beyond the end of the transfer (RFC 7143 11.8.4)"));
         }
-        task.check_number(bhs.data_sn(), "R2TSN out of sequence (RFC 7143 11.8.3)")?;
+        let number = bhs.data_sn();
+        if number != task.exp_data_sn || task.recovery.is_some() || task.renumber {
+            if !recovers {
+                return Err(gap("R2TSN out of sequence (RFC 7143 11.8.2)"));
+            }
+            match task.number_is(number) {
+                // 7.9: duplicate R2TSNs MUST be discarded
+                Numbered::Duplicate => {
+                    self.recovered.duplicates += 1;
+                    return Ok(());
+                }
+                Numbered::Restart => task.restart(number),
+                Numbered::New | Numbered::Anything => {}
+            }
+        }
+        let whole = task.recovery.is_none() && number == task.exp_data_sn;
+        // a recovery R2T asks for part of a burst once more, under the next R2TSN (11.8)
         let again = task.asked.overlaps(u64::from(offset), u64::from(length));
-        if again && level == 0 && !task.replay {
+        if again && !recovers {
             return Err(Fatal::violation("R2T for bytes that were sent already (RFC 7143 11.8)"));
         }
         let next = task.asked.first_gap(0, u64::from(task.write_len)).map_or(0, |gap| gap.0);
-        if self.params.data_sequence_in_order && !again && !task.replay && u64::from(offset) != next {
+        if self.params.data_sequence_in_order && !again && !task.replay && whole && u64::from(offset) != next {
             return Err(Fatal::violation("R2T out of order with DataSequenceInOrder=Yes (RFC 7143 13.19)"));
         }
-        if task.outstanding_r2t >= self.params.max_outstanding_r2t {
+        // one that is repeated may still be in the middle of being answered
+        let most = self.params.max_outstanding_r2t * if again { 2 } else { 1 };
+        if task.outstanding_r2t >= most {
             return Err(Fatal::violation("more R2Ts than MaxOutstandingR2T (RFC 7143 13.17)"));
         }
         if task.asked.insert(u64::from(offset), u64::from(length)).is_err() {
             return Err(Fatal::violation("R2Ts too scattered to keep track of"));
         }
-        task.take_number(bhs.data_sn());
-        if task.aborting {
+        self.take_number(slot, number)?;
+        self.check_whole(slot)?;
+        let task = &mut self.tasks[slot];
+        if task.aborting || task.state != State::Active {
             return Ok(());
         }
         task.outstanding_r2t += 1;

@@ -1,10 +1,11 @@
 //! The receive half: which PDU may come, where its data goes, StatSN and the command window.
 
-use blockwire_wire::bhs::STATUS_PRESENT;
 use blockwire_wire::{Bhs, Deframer, Opcode, RESERVED_TAG, serial};
 
 use super::session::InitiatorSession;
-use crate::endpoint::{Destination, Endpoint, Fatal, FatalCode};
+use super::status::Turn;
+use super::task::State;
+use crate::endpoint::{Destination, Endpoint, Fatal};
 use crate::params::ConnIndex;
 use crate::send_queue::SendQueue;
 
@@ -23,6 +24,7 @@ impl Endpoint for InitiatorSession {
 
     #[inline]
     fn header(&mut self, conn: ConnIndex, now: u64) -> Result<Destination, Fatal> {
+        self.now = now;
         let connection = self.connection(conn);
         connection.last_received = now;
         let bhs = *connection.deframer.bhs();
@@ -35,7 +37,8 @@ impl Endpoint for InitiatorSession {
         }
         match bhs.opcode() {
             Some(Opcode::DataIn) => return self.check_data_in(conn, &bhs),
-            Some(Opcode::ScsiResponse) => {
+            // above level 0 it may be a repetition, or ahead of what makes sense of it: its StatSN is looked at first
+            Some(Opcode::ScsiResponse) if !self.recovers() => {
                 self.check_response(conn, &bhs)?;
             }
             Some(Opcode::R2t | Opcode::TaskManagementResponse | Opcode::LogoutResponse) => {
@@ -43,7 +46,9 @@ impl Endpoint for InitiatorSession {
                     return Err(Fatal::violation("a data segment in a PDU that has none (RFC 7143 11.6, 11.8, 11.15)"));
                 }
             }
-            Some(Opcode::NopIn | Opcode::TextResponse | Opcode::AsyncMessage | Opcode::Reject) => {}
+            Some(
+                Opcode::ScsiResponse | Opcode::NopIn | Opcode::TextResponse | Opcode::AsyncMessage | Opcode::Reject,
+            ) => {}
             Some(Opcode::LoginResponse) => {
                 return Err(Fatal::violation("a Login Response in the full feature phase (RFC 7143 6.3)"));
             }
@@ -55,6 +60,7 @@ impl Endpoint for InitiatorSession {
 
     #[inline]
     fn pdu(&mut self, conn: ConnIndex, control: &[u8], data_digest_ok: bool, now: u64) -> Result<(), Fatal> {
+        self.now = now;
         let connection = self.connection(conn);
         connection.last_received = now;
         let bhs = *connection.deframer.bhs();
@@ -62,39 +68,37 @@ impl Endpoint for InitiatorSession {
         if let Some(slot) = current {
             self.release_hold(slot);
         }
-        if !data_digest_ok {
-            // recovery level 0 has no other answer (7.8); level 1 would ask again by SNACK, which the task's ranges
-            // and number allow: nothing of the PDU was taken yet
-            return Err(Fatal { code: FatalCode::DataDigest, what: "a wrong data digest (RFC 7143 7.8)" });
-        }
         let Some(opcode) = bhs.opcode() else {
             return Err(Fatal::violation("an opcode that does not exist (RFC 7143 11.2.1.2)"));
         };
-        self.take_stat_sn(conn, opcode, &bhs)?;
+        if !data_digest_ok {
+            return self.discard(conn, opcode, &bhs); // nothing of the PDU was taken yet
+        }
+        if opcode != Opcode::NopIn {
+            self.connection(conn).last_data = now;
+        }
         let opened = self.update_window(&bhs)?;
-        match opcode {
-            Opcode::DataIn => {
-                let slot = current.or_else(|| self.tasks.find(bhs.initiator_task_tag()));
-                if let Some(slot) = slot
-                    && self.tasks[slot].state != super::task::State::Ended
-                {
-                    self.take_data_in(conn, slot, &bhs)?;
-                    if bhs.flags() & STATUS_PRESENT != 0 {
-                        self.on_status_in_data(slot, &bhs)?;
-                    }
+        if opcode == Opcode::DataIn {
+            // the data first: a DataACK must not follow the acknowledgement of the status (11.7.2)
+            let slot = current.or_else(|| self.tasks.find(bhs.initiator_task_tag()));
+            if let Some(slot) = slot
+                && self.tasks[slot].state == State::Active
+                && self.tasks[slot].conn == conn
+            {
+                self.take_data_in(slot, &bhs)?;
+            }
+        }
+        if Self::consumes_stat_sn(opcode, &bhs) {
+            match self.take_stat_sn(conn, &bhs, if opcode == Opcode::DataIn { &[] } else { control })? {
+                Turn::Now => self.act(conn, &bhs, control)?,
+                Turn::NowAndMore => {
+                    self.act(conn, &bhs, control)?;
+                    self.take_held(conn)?;
                 }
+                Turn::Later => {}
             }
-            Opcode::ScsiResponse => {
-                let slot = self.check_response(conn, &bhs)?;
-                self.on_response(slot, &bhs, control)?;
-            }
-            Opcode::R2t => self.on_r2t(conn, &bhs)?,
-            Opcode::NopIn => self.on_nop_in(conn, &bhs, control)?,
-            Opcode::TextResponse => self.on_text(conn, &bhs, control)?,
-            Opcode::LogoutResponse => self.on_logout(conn, &bhs)?,
-            Opcode::TaskManagementResponse => self.on_task_management(conn, &bhs)?,
-            Opcode::Reject => self.on_reject(conn, &bhs, control)?,
-            _ => self.on_async(conn, &bhs, control),
+        } else if opcode != Opcode::DataIn {
+            self.act(conn, &bhs, control)?;
         }
         if opened && !self.waiting.is_empty() {
             self.release_waiting();
@@ -104,23 +108,34 @@ impl Endpoint for InitiatorSession {
 }
 
 impl InitiatorSession {
-    /// StatSN of a PDU against ExpStatSN (RFC 7143 4.2.2.2).
+    /// Acts on a PDU whose turn it is; of a Data-In, on the status in it.
     #[inline]
-    fn take_stat_sn(&mut self, conn: ConnIndex, opcode: Opcode, bhs: &Bhs) -> Result<(), Fatal> {
-        if !Self::consumes_stat_sn(opcode, bhs) {
-            return Ok(());
+    pub(super) fn act(&mut self, conn: ConnIndex, bhs: &Bhs, control: &[u8]) -> Result<(), Fatal> {
+        match bhs.opcode() {
+            Some(Opcode::DataIn) => {
+                if let Some(slot) = self.tasks.find(bhs.initiator_task_tag())
+                    && self.tasks[slot].state == State::Active
+                    && self.tasks[slot].conn == conn
+                {
+                    self.on_status_in_data(slot, bhs)?;
+                }
+                Ok(())
+            }
+            Some(Opcode::ScsiResponse) => {
+                let slot = self.check_response(conn, bhs)?;
+                self.on_response(slot, bhs, control)
+            }
+            Some(Opcode::R2t) => self.on_r2t(conn, bhs),
+            Some(Opcode::NopIn) => self.on_nop_in(conn, bhs, control),
+            Some(Opcode::TextResponse) => self.on_text(conn, bhs, control),
+            Some(Opcode::LogoutResponse) => self.on_logout(conn, bhs),
+            Some(Opcode::TaskManagementResponse) => self.on_task_management(conn, bhs),
+            Some(Opcode::Reject) => self.on_reject(conn, bhs, control),
+            _ => {
+                self.on_async(conn, bhs, control);
+                Ok(())
+            }
         }
-        let connection = self.connection(conn);
-        if bhs.stat_sn() != connection.exp_stat_sn {
-            let what = if serial::less_than(connection.exp_stat_sn, bhs.stat_sn()) {
-                "a StatSN ahead of ExpStatSN: a status is missing (RFC 7143 4.2.2.2, 7.5)"
-            } else {
-                "a StatSN that was used already (RFC 7143 4.2.2.2)"
-            };
-            return Err(Fatal { code: FatalCode::SequenceGap, what });
-        }
-        connection.exp_stat_sn = connection.exp_stat_sn.wrapping_add(1);
-        Ok(())
     }
 
     /// ExpCmdSN and MaxCmdSN of any PDU of the target (RFC 7143 4.2.2.1). True when the window grew.

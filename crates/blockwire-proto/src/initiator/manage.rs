@@ -79,7 +79,7 @@ impl InitiatorSession {
                     self.reassign_refused(tag, response);
                 }
             }
-            Purpose::Caller | Purpose::KeepAlive => {
+            Purpose::Caller | Purpose::KeepAlive | Purpose::Probe | Purpose::Plug => {
                 if response == FUNCTION_COMPLETE {
                     self.apply_function(&request);
                 }

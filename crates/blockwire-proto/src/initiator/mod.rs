@@ -6,11 +6,17 @@
 //! | `session` | commands and the command window, ends of tasks |
 //! | `connection` | connections, keep-alive |
 //! | `dispatch` | which PDU may come when: the receive half of `Endpoint`, StatSN |
+//! | `status` | StatSN and ExpStatSN: what waits for what |
 //! | `data_in` | placement of Data-In |
+//! | `late_data` | Data-In out of the order of its numbers |
 //! | `data_out` | unsolicited data, R2T, Data-Out |
 //! | `response` | SCSI Response, status in Data-In, residuals |
 //! | `control` | NOP, text, logout, reject, asynchronous messages |
+//! | `logout` | what a logout stops and ends |
 //! | `manage` | task management and what it does to tasks here |
+//! | `recovery` | what is remembered of losses |
+//! | `snack` | asking for what was lost |
+//! | `plug` | gaps in CmdSN, the ping that finds losses |
 //! | `reassign` | tasks of a lost connection: freeze, TASK REASSIGN, command retry |
 
 mod connection;
@@ -18,14 +24,21 @@ mod control;
 mod data_in;
 mod data_out;
 mod dispatch;
+mod late_data;
+mod logout;
 mod manage;
+mod plug;
 mod reassign;
+mod recovery;
 mod response;
 mod session;
+mod snack;
+mod status;
 mod task;
 #[cfg(test)]
 mod tests;
 
 pub use reassign::TaskLook;
-pub use session::{Command, Event, InitiatorSession, SubmitError};
+pub use recovery::RecoveryCounters;
+pub use session::{Command, Distribution, Event, InitiatorSession, SubmitError};
 pub use task::Outcome;

@@ -9,7 +9,7 @@ use blockwire_wire::{Opcode, serial};
 
 use super::manage::TASK_DOES_NOT_EXIST;
 use super::session::{Event, InitiatorSession};
-use super::task::{Kind, Outcome, Purpose, State};
+use super::task::{Kind, Outcome, Purpose, State, Task};
 use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
@@ -27,12 +27,29 @@ pub struct TaskLook {
     pub context: u64,
 }
 
+impl Task {
+    /// Before a reassignment: data beyond what it will acknowledge is discarded (RFC 7143 11.5.6 MUST), and so are a status
+    /// that waited for data and a SNACK Tag (7.2.2).
+    fn forget_unacknowledged(&mut self) {
+        let Some(recovery) = self.recovery.take() else { return };
+        if recovery.snack_tag != 0 {
+            self.exp_data_sn = self.acknowledged_sn;
+            self.received = self.acknowledged.clone();
+        } else if let Some(whole) = recovery.whole {
+            self.exp_data_sn = whole.number;
+            self.received = whole.bytes;
+        }
+    }
+}
+
 impl InitiatorSession {
     /// Forgets a connection. With `freeze` its SCSI tasks are kept for `rebind`, otherwise they end. Control requests end
     /// either way (11.5.1: they cannot be reassigned). Whatever was unsent is gone.
     pub fn lose_connection(&mut self, conn: ConnIndex, freeze: bool) {
         let Some(place) = self.connections.get_mut(conn) else { return };
         let Some(connection) = place.take() else { return };
+        // 11.14: closing a connection ends its tasks at the target, whatever the level
+        let freeze = freeze && connection.logged_out != Some(false);
         if let Some(slot) = connection.current {
             self.release_hold(slot);
         }
@@ -62,6 +79,7 @@ impl InitiatorSession {
                     task.cid = connection.params.cid;
                     task.sequence_bytes = 0;
                     task.outstanding_r2t = 0;
+                    task.forget_unacknowledged();
                 }
                 _ => self.end(slot, Outcome::ConnectionLost),
             }
@@ -117,10 +135,14 @@ impl InitiatorSession {
         if task.state != State::Reassigning {
             return;
         }
+        let connection = self.connections[task.conn].as_ref().expect("connection in use");
+        task.epoch = connection.epoch;
         task.state = State::Active;
         task.replay = true;
         task.renumber = true;
         task.sequence_bytes = 0;
+        task.sequence_sn = task.exp_data_sn;
+        self.recovered.reassigned += 1;
         if task.aborting {
             self.send_abort(slot);
         }
@@ -133,6 +155,7 @@ impl InitiatorSession {
             let (context, conn) = (task.context, task.conn);
             let unknown = serial::less_or_equal(self.exp_cmd_sn, task.bhs.cmd_sn()) && !task.bhs.is_immediate();
             if response == TASK_DOES_NOT_EXIST && unknown && task.state == State::Frozen {
+                self.recovered.retried += 1;
                 self.queue_request(slot, conn);
                 if self.tasks[slot].aborting {
                     self.send_abort(slot);
@@ -178,7 +201,7 @@ impl InitiatorSession {
 
     /// Shows every task that is not over.
     pub fn look(&self, mut show: impl FnMut(&TaskLook)) {
-        let there = |t: &super::task::Task| !matches!(t.state, State::Free | State::Ended);
+        let there = |t: &Task| !matches!(t.state, State::Free | State::Ended);
         for slot in self.tasks.slots(there) {
             let task = &self.tasks[slot];
             let frozen = matches!(task.state, State::Frozen | State::Reassigning);

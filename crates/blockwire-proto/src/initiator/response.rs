@@ -1,12 +1,13 @@
 //! Status: SCSI Response and status in Data-In, residuals.
 
+use blockwire_wire::Bhs;
 use blockwire_wire::bhs::{BIDI_OVERFLOW, BIDI_UNDERFLOW, OVERFLOW, UNDERFLOW};
 use blockwire_wire::opcode::status;
-use blockwire_wire::{Bhs, Opcode};
 
+use super::recovery::Ending;
 use super::session::InitiatorSession;
 use super::task::{Kind, Outcome, State};
-use crate::endpoint::{Fatal, FatalCode};
+use crate::endpoint::Fatal;
 use crate::params::ConnIndex;
 use crate::slab::Slot;
 
@@ -62,7 +63,9 @@ impl InitiatorSession {
         let counted = residual(flags & OVERFLOW != 0, flags & UNDERFLOW != 0, bhs.residual_count())?;
         let bidi =
             residual(flags & BIDI_OVERFLOW != 0, flags & BIDI_UNDERFLOW != 0, bhs.bidirectional_residual_count())?;
-        self.finish(slot, bhs.status(), counted, bidi, sense, bhs.exp_data_sn())
+        let ending =
+            Ending { stat_sn: bhs.stat_sn(), status: bhs.status(), counted, bidi, sense, numbers: bhs.exp_data_sn() };
+        self.finish(slot, ending)
     }
 
     /// A Data-In with the S bit is complete (RFC 7143 11.7.3).
@@ -72,51 +75,36 @@ impl InitiatorSession {
             return Err(Fatal::violation("CHECK CONDITION in a Data-In (RFC 7143 11.7)"));
         }
         let counted = residual(bhs.flags() & OVERFLOW != 0, bhs.flags() & UNDERFLOW != 0, bhs.residual_count())?;
-        let numbers = self.tasks[slot].exp_data_sn;
-        self.finish(slot, bhs.status(), counted, 0, Vec::new(), numbers)
+        // it is the last of the numbers itself
+        let numbers = bhs.data_sn().wrapping_add(1);
+        let (stat_sn, status) = (bhs.stat_sn(), bhs.status());
+        self.finish(slot, Ending { stat_sn, status, counted, bidi: 0, sense: Vec::new(), numbers })
     }
 
     /// Ends the task with its status. Bytes that should have come and did not are counted as underflow, so that nobody
-    /// takes them for data.
-    fn finish(
-        &mut self, slot: Slot, status: u8, counted: i64, bidi: i64, sense: Vec<u8>, numbers: u32,
-    ) -> Result<(), Fatal> {
-        let level = self.params.error_recovery_level;
+    /// takes them for data. Above level 0 the status waits for data that was sent and did not come (RFC 7143 7.9, 11.4.8).
+    pub(super) fn finish(&mut self, slot: Slot, ending: Ending) -> Result<(), Fatal> {
+        let recovers = self.recovers();
         let task = &self.tasks[slot];
         let bidirectional = task.write_len > 0 && task.read_len > 0;
-        let (mut residual, mut read_residual) = (counted, if bidirectional { bidi } else { 0 });
+        let (mut residual, mut read_residual) = (ending.counted, if bidirectional { ending.bidi } else { 0 });
         if task.read_len > 0 {
             let missing = i64::from(task.read_len) - task.received.total() as i64;
             let reported = if bidirectional { &mut read_residual } else { &mut residual };
-            if status == status::GOOD {
-                // 11.4.8: the count tells of data that was sent and did not come
-                if level > 0 && missing > (*reported).max(0) && numbers > task.exp_data_sn {
-                    return Err(Fatal {
-                        code: FatalCode::SequenceGap,
-                        what: "status before all data came (RFC 7143 11.4.8)",
-                    });
-                }
-                if !task.received.contains(0, task.received.total()) {
-                    return Err(Fatal::violation("GOOD status with a hole in the data (RFC 7143 11.4.8)"));
-                }
+            if recovers && missing > (*reported).max(0) && self.lacks_data(slot, &ending) {
+                return self.wait_for_data(slot, ending);
+            }
+            let task = &self.tasks[slot];
+            if ending.status == status::GOOD && !task.received.contains(0, task.received.total()) {
+                return Err(Fatal::violation("GOOD status with a hole in the data (RFC 7143 11.4.8)"));
             }
             // an overflow means that all of the buffer was filled (11.4.5.1): it does not excuse bytes that never came
             if missing > 0 || *reported >= 0 {
                 *reported = (*reported).max(missing);
             }
         }
+        let Ending { status, sense, .. } = ending;
         self.end(slot, Outcome::Status { status, residual, read_residual, sense });
         Ok(())
-    }
-
-    /// Whether this opcode carries a status of its own, so that StatSN counts it (RFC 7143 4.2.2.2).
-    pub(super) fn consumes_stat_sn(opcode: Opcode, bhs: &Bhs) -> bool {
-        match opcode {
-            Opcode::DataIn => bhs.flags() & blockwire_wire::bhs::STATUS_PRESENT != 0,
-            // an unsolicited NOP-In and an R2T carry the next StatSN without taking it (11.19.2, 11.8.1)
-            Opcode::NopIn => bhs.initiator_task_tag() != blockwire_wire::RESERVED_TAG,
-            Opcode::R2t => false,
-            _ => true,
-        }
     }
 }

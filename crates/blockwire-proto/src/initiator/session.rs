@@ -7,6 +7,7 @@ use blockwire_wire::{Bhs, Opcode, serial};
 
 use super::connection::Connection;
 use super::data_out::Burst;
+use super::recovery::{DEFAULT_TIMEOUT, RecoveryCounters};
 use super::task::{Kind, Outcome, Purpose, State, Task, TaskTable};
 use crate::params::{ConnIndex, SessionParams};
 use crate::send_queue::Payload;
@@ -71,6 +72,23 @@ pub struct InitiatorSession {
     pub(super) waiting: VecDeque<Slot>,
     pub(super) events: VecDeque<Event>,
     pub(super) dead: bool,
+    /// The time of the call at hand.
+    pub(super) now: u64,
+    pub(super) recovery_timeout: u64,
+    pub(super) recovered: RecoveryCounters,
+    /// CmdSNs of requests that ended here without the target having acknowledged them.
+    pub(super) holes: Vec<u32>,
+    distribution: Distribution,
+    turn: usize,
+}
+
+/// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// The one with the fewest unfinished requests.
+    #[default]
+    LeastQueued,
+    RoundRobin,
 }
 
 /// Room for this many PDUs in a send queue before it grows.
@@ -94,6 +112,12 @@ impl InitiatorSession {
             waiting: VecDeque::new(),
             events: VecDeque::with_capacity(QUEUE_ROOM),
             dead: false,
+            now: 0,
+            recovery_timeout: DEFAULT_TIMEOUT,
+            recovered: RecoveryCounters::default(),
+            holes: Vec::new(),
+            distribution: Distribution::default(),
+            turn: 0,
         }
     }
 
@@ -101,6 +125,22 @@ impl InitiatorSession {
     #[must_use]
     pub fn numbers(&self) -> (u32, u32, u32) {
         (self.cmd_sn, self.exp_cmd_sn, self.max_cmd_sn)
+    }
+
+    /// How commands are spread over the connections from now on.
+    pub fn set_distribution(&mut self, distribution: Distribution) {
+        self.distribution = distribution;
+    }
+
+    /// Nanoseconds that a lost PDU is waited for before it is asked for (again); 5 s unless told.
+    pub fn set_recovery_timeout(&mut self, nanos: u64) {
+        self.recovery_timeout = nanos.max(1);
+    }
+
+    /// What recovery did so far.
+    #[must_use]
+    pub fn recovery_counters(&self) -> &RecoveryCounters {
+        &self.recovered
     }
 
     #[must_use]
@@ -223,10 +263,21 @@ impl InitiatorSession {
         }
     }
 
-    /// The connection with the fewest tasks that still takes commands.
-    pub(super) fn pick_connection(&self) -> Option<ConnIndex> {
+    /// The connection for a command that names none, among those that still take commands.
+    pub(super) fn pick_connection(&mut self) -> Option<ConnIndex> {
         let open = self.connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
-        open.filter(|(_, c)| !c.logging_out).min_by_key(|(_, c)| c.tasks).map(|(i, _)| i)
+        let mut open = open.filter(|(_, c)| !c.logging_out);
+        match self.distribution {
+            Distribution::LeastQueued => open.min_by_key(|(_, c)| c.tasks).map(|(i, _)| i),
+            Distribution::RoundRobin => {
+                let first = open.next()?.0;
+                let next =
+                    if first >= self.turn { Some(first) } else { open.map(|(i, _)| i).find(|i| *i >= self.turn) };
+                let at = next.unwrap_or(first);
+                self.turn = at + 1;
+                Some(at)
+            }
+        }
     }
 
     #[inline]
@@ -236,10 +287,11 @@ impl InitiatorSession {
 
     fn start_or_wait(&mut self, slot: Slot) {
         let task = &self.tasks[slot];
-        let conn = task.wanted.or_else(|| self.pick_connection());
         let allowed = task.bhs.is_immediate() || (self.waiting.is_empty() && self.may_send());
+        let wanted = task.wanted;
+        let conn = if allowed { wanted.or_else(|| self.pick_connection()) } else { None };
         match conn {
-            Some(conn) if allowed => self.start(slot, conn),
+            Some(conn) => self.start(slot, conn),
             _ => {
                 self.tasks[slot].state = State::Waiting;
                 self.waiting.push_back(slot);
@@ -288,15 +340,17 @@ impl InitiatorSession {
         task.state = State::Active;
         task.conn = conn;
         task.bhs.set_exp_stat_sn(connection.exp_stat_sn);
+        task.epoch = connection.epoch;
         connection.tasks += 1;
         if task.kind == Kind::Scsi {
             return self.queue_command(slot, conn);
         }
-        if task.kind == Kind::Logout {
-            connection.logging_out = true;
-        }
         let payload = if task.inline.is_empty() { Payload::None } else { Payload::Inline(task.inline.clone()) };
         connection.queue.push(task.bhs, payload, Some(slot), 0);
+        if task.kind == Kind::Logout {
+            let request = task.bhs;
+            self.begin_logout(&request);
+        }
     }
 
     fn queue_command(&mut self, slot: Slot, conn: ConnIndex) {
@@ -351,6 +405,12 @@ impl InitiatorSession {
 
     /// Ends a SCSI task: data not begun is dropped; the event comes when nothing refers to its buffer any more.
     pub(super) fn end(&mut self, slot: Slot, outcome: Outcome) {
+        if matches!(outcome, Outcome::ConnectionLost | Outcome::Rejected(_)) {
+            self.note_hole(slot);
+        }
+        if self.tasks[slot].recovery.is_some() {
+            self.forget_recovery(slot);
+        }
         let task = &mut self.tasks[slot];
         if task.kind != Kind::Scsi {
             let context = task.context;
@@ -388,7 +448,7 @@ impl InitiatorSession {
         self.tasks.give_back(slot);
     }
 
-    fn detach(&mut self, slot: Slot) {
+    pub(super) fn detach(&mut self, slot: Slot) {
         let task = &self.tasks[slot];
         if matches!(task.state, State::Active | State::Paused | State::Reassigning) {
             let conn = task.conn;
@@ -405,6 +465,7 @@ impl InitiatorSession {
         for slot in self.tasks.slots(|t| t.state != State::Ended) {
             self.end(slot, Outcome::ConnectionLost);
         }
+        self.holes.clear();
     }
 
     /// Finds the SCSI task with this context. Walks all tasks: for cancelling, not for the data path.

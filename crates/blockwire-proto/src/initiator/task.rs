@@ -2,6 +2,7 @@
 
 use blockwire_wire::Bhs;
 
+use super::recovery::TaskRecovery;
 use crate::params::ConnIndex;
 use crate::ranges::RangeSet;
 use crate::slab::Slot;
@@ -59,6 +60,10 @@ pub(super) enum Purpose {
     Abort(u32),
     /// TASK REASSIGN of the task with this tag.
     Reassign(u32),
+    /// A ping that finds out what was lost.
+    Probe,
+    /// A ping that fills a gap in CmdSN.
+    Plug,
 }
 
 #[derive(Debug)]
@@ -95,6 +100,19 @@ pub(super) struct Task {
     pub sequence_bytes: u32,
     pub sequence_next: u32,
     pub outstanding_r2t: u32,
+    /// The number after the last Data-In with the F bit.
+    pub sequence_sn: u32,
+    /// Data-In PDUs that came.
+    pub data_ins: u32,
+    /// What DataACK told the target: numbers below this one, and the bytes they carried.
+    pub acknowledged_sn: u32,
+    pub acknowledged: RangeSet,
+    /// Which MaxRecvDataSegmentLength of the connection its data was asked for with.
+    pub epoch: u32,
+    /// Command retries.
+    pub retries: u8,
+    /// What is missing, and was; made with the first loss.
+    pub recovery: Option<Box<TaskRecovery>>,
     /// PDUs in a send queue and in reception that refer to the buffer.
     pub holds: u32,
     pub outcome: Option<Outcome>,
@@ -125,6 +143,13 @@ impl Task {
             sequence_bytes: 0,
             sequence_next: 0,
             outstanding_r2t: 0,
+            sequence_sn: 0,
+            data_ins: 0,
+            acknowledged_sn: 0,
+            acknowledged: RangeSet::default(),
+            epoch: 0,
+            retries: 0,
+            recovery: None,
             holds: 0,
             outcome: None,
         }
@@ -133,6 +158,13 @@ impl Task {
     #[inline]
     pub fn tag(&self) -> u32 {
         self.bhs.initiator_task_tag()
+    }
+
+    /// Numbering goes on at `number` after a reassignment.
+    pub fn restart(&mut self, number: u32) {
+        self.exp_data_sn = number;
+        self.renumber = false;
+        self.recovery = None;
     }
 
     /// On the way with this connection.
@@ -185,6 +217,12 @@ impl TaskTable {
         task.sequence_bytes = 0;
         task.sequence_next = 0;
         task.outstanding_r2t = 0;
+        task.sequence_sn = 0;
+        task.data_ins = 0;
+        task.acknowledged_sn = 0;
+        task.acknowledged.clear();
+        task.retries = 0;
+        task.recovery = None;
         task.holds = 0;
         task.outcome = None;
         Some(Slot(at))

@@ -1,0 +1,47 @@
+//! Logout (RFC 7143 11.14, 11.15): what stops before it, and what its answer means for the tasks.
+
+use blockwire_wire::Bhs;
+
+use super::session::InitiatorSession;
+use crate::params::ConnIndex;
+
+/// Reason codes (RFC 7143 11.14.1).
+const CLOSE_SESSION: u8 = 0;
+const RECOVERY: u8 = 2;
+const DONE: u8 = 0;
+/// CID of a Logout Request (11.14.2): bytes 20 and 21.
+fn logged_out_cid(request: &Bhs) -> u16 {
+    (request.target_transfer_tag() >> 16) as u16
+}
+
+impl InitiatorSession {
+    /// A Logout Request is on its way: no new request follows it on a connection that it closes (11.14 MUST NOT). One for
+    /// another CID does not close the connection that carries it.
+    pub(super) fn begin_logout(&mut self, request: &Bhs) {
+        let everything = request.flags() & 0x7f == CLOSE_SESSION;
+        let cid = logged_out_cid(request);
+        for connection in self.connections.iter_mut().flatten() {
+            if everything || connection.params.cid == cid {
+                connection.logging_out = true;
+            }
+        }
+    }
+
+    /// The Logout Response (11.15): tasks of a connection that was closed are over at the target; those of one that was
+    /// removed for recovery wait there. Which it was decides when the connection goes.
+    pub(super) fn end_logout(&mut self, conn: ConnIndex, request: &Bhs, response: u8) {
+        let reason = request.flags() & 0x7f;
+        let cid = logged_out_cid(request);
+        for connection in self.connections.iter_mut().flatten() {
+            if reason == CLOSE_SESSION || connection.params.cid == cid {
+                if response == DONE {
+                    connection.logged_out = Some(reason == RECOVERY);
+                } else {
+                    connection.logging_out = false;
+                }
+            }
+        }
+        // the target has discarded what it had not acknowledged (11.14), and ExpCmdSN of this answer says so
+        self.plug(conn);
+    }
+}
