@@ -1,6 +1,8 @@
 //! The initiator against a target written by hand, byte for byte from RFC 7143 section 11's figures.
 
+mod digests;
 mod hostile;
+mod losses;
 mod orders;
 mod peer;
 mod recovery;

@@ -14,6 +14,8 @@ pub struct Rig {
     control: Vec<u8>,
     destination: Destination,
     moved: usize,
+    /// The time of deliveries.
+    pub now: u64,
 }
 
 pub const STAT_SN: u32 = 0x100;
@@ -23,7 +25,7 @@ impl Rig {
     pub fn new(params: SessionParams, connection: ConnectionParams) -> Self {
         let mut session = InitiatorSession::new(params, 0x10, 0x10, 0x1f);
         session.add_connection(connection, STAT_SN, 0);
-        Self { session, memory: HashMap::new(), control: Vec::new(), destination: Destination::None, moved: 0 }
+        Self { session, memory: HashMap::new(), control: Vec::new(), destination: Destination::None, moved: 0, now: 5 }
     }
 
     pub fn plain() -> Self {
@@ -111,8 +113,10 @@ impl Rig {
                 }
                 at += n;
                 self.moved += n;
-                if self.session.deframer(conn).data_moved(n as u32, 0) {
-                    self.complete(conn)?;
+                let deframer = self.session.deframer(conn);
+                let crc = blockwire_wire::crc32c::append(deframer.data_crc(), part);
+                if deframer.data_moved(n as u32, crc) {
+                    self.complete(conn, true)?;
                 }
                 continue;
             }
@@ -121,10 +125,11 @@ impl Rig {
             match step {
                 Step::NeedMore => return Ok(()),
                 Step::Header => {
-                    self.destination = self.session.header(conn, 5)?;
+                    self.destination = self.session.header(conn, self.now)?;
                     self.moved = 0;
                 }
-                Step::Pdu => self.complete(conn)?,
+                Step::Pdu => self.complete(conn, true)?,
+                Step::DataDigestError => self.complete(conn, false)?,
                 other => panic!("{other:?}"),
             }
             if at == bytes.len() && self.session.deframer(conn).at_boundary() {
@@ -133,9 +138,9 @@ impl Rig {
         }
     }
 
-    fn complete(&mut self, conn: ConnIndex) -> Result<(), Fatal> {
+    fn complete(&mut self, conn: ConnIndex, data_digest_ok: bool) -> Result<(), Fatal> {
         let control = std::mem::take(&mut self.control);
-        self.session.pdu(conn, &control, true, 5)
+        self.session.pdu(conn, &control, data_digest_ok, self.now)
     }
 
     /// What the next event says of the task's end.
