@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from blockwire.dataplane.api import LoadReport, LoadSpec
 from blockwire.initiator.blocking import Lun
 from blockwire.initiator.retry_policy import LOST_CODES
+from blockwire.scsi.cdb import TestUnitReady
 
 if TYPE_CHECKING:
     from blockwire.initiator.session import Session
@@ -86,7 +87,7 @@ def _run(lun: Lun, load: Load) -> LoadReport:
     parts: list[LoadReport] = []
     left = load
     while True:
-        lun.control.run(session.ready())
+        lun.control.run(_settled(lun, first=not parts))
         number = session.id
         part = session.plane.run_load(number, spec_for(lun, left))
         lost = part.errors > 0 and part.first_error in LOST_CODES
@@ -108,6 +109,14 @@ def _run(lun: Lun, load: Load) -> LoadReport:
     if len(parts) == 1:
         return parts[0]
     return replace(add(parts), seconds=loop.time() - began)
+
+
+async def _settled(lun: Lun, first: bool) -> None:
+    """Waits for the session. A new one has unit attentions to report, which no request of the load shall get."""
+    session = lun.core.session
+    await session.ready()
+    if not first:
+        await session.ask(lun.lun, TestUnitReady().encode(), 0)
 
 
 def _tell(session: Session, number: int, code: str) -> None:

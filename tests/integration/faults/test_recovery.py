@@ -1,0 +1,165 @@
+"""ERL 0 on real sockets: load with verification through a fault proxy, a target that is restarted, silence."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import blockwire
+from blockwire import errors
+from blockwire.dataplane.api import LoadReport
+from blockwire.initiator.load import Load, run_load
+from blockwire.initiator.options import Timers
+from blockwire.testing.fault_proxy import Fault, FaultProxy
+
+TIMERS = Timers(
+    timeout=5.0, replacement_timeout=20.0, keep_alive_interval=0.5, keep_alive_timeout=0.5, reopen_first=0.02,
+    reopen_longest=0.5, logout=0.5,
+)  # fmt: skip
+KEYS = {"DefaultTime2Wait": "0"}
+SIZE = 16 << 20
+
+
+def url(proxy: FaultProxy, target: blockwire.Target) -> str:
+    return f"iscsi://{proxy.address}/{target.name}/0"
+
+
+def loaded(lun: blockwire.Lun, seconds: float, **options: object) -> tuple[LoadReport, float]:
+    """A verifying mix of reads and writes, and how long it really took."""
+    load = Load(transfer=4096, depth=16, read_percent=50, seconds=seconds, verify=True, **options)  # type: ignore[arg-type]
+    began = time.monotonic()
+    return run_load([lun], load), time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_load_goes_on_over_cuts() -> None:
+    """No error, no miscompare, and no longer than it was asked for but for the last return."""
+    with blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target, FaultProxy(target.portals[0]) as proxy:
+        stop = threading.Event()
+
+        def cut() -> None:
+            while not stop.wait(0.4):
+                proxy.cut_all()
+
+        thread = threading.Thread(target=cut)
+        with blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun:
+            thread.start()
+            try:
+                report, took = loaded(lun, 3.0)
+            finally:
+                stop.set()
+                thread.join()
+            assert lun.session.reopened >= 3
+        assert (report.errors, report.miscompares) == (0, 0), report.first_error
+        assert report.reads > 100
+        assert report.writes > 100
+        assert took < 6.0
+
+
+@pytest.mark.slow
+def test_load_stalls_no_longer_than_the_keep_alive_and_the_login_take() -> None:
+    with blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target, FaultProxy(target.portals[0]) as proxy:
+        with blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun:
+            timer = threading.Timer(0.7, proxy.connections[-1].stall)
+            timer.start()
+            report, took = loaded(lun, 4.0)
+            timer.join()
+            assert lun.session.reopened == 1
+        assert (report.errors, report.miscompares) == (0, 0), report.first_error
+        assert report.writes > 100
+        assert took < 6.0
+        # Interval, timeout, and a second for what comes after.
+        assert report.seconds - 4.0 < 2.0
+
+
+@pytest.mark.slow
+def test_load_fails_with_a_clear_error_when_the_target_stays_away() -> None:
+    timers = Timers(timeout=1.0, replacement_timeout=1.5, keep_alive_interval=0.3, keep_alive_timeout=0.3, logout=0.2)
+    with (
+        blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
+        FaultProxy(target.portals[0]) as proxy,
+        blockwire.open(url(proxy, target), timers=timers, keys=KEYS) as lun,
+    ):
+
+        def away() -> None:
+            proxy.always = Fault(refuse=True)
+            proxy.cut_all()
+
+        timer = threading.Timer(0.5, away)
+        timer.start()
+        began = time.monotonic()
+        with pytest.raises(errors.ConnectionLostError) as caught:
+            loaded(lun, 10.0)
+        assert time.monotonic() - began < 5.0
+        assert caught.value.exit_code == errors.EXIT_UNREACHABLE
+        timer.join()
+
+
+def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
+    """Its sessions are gone with it; a unit attention tells of it, and nothing of that reaches the program."""
+    disk = str(tmp_path / "disk.img")
+    target = blockwire.Target(disk, size=SIZE, keys=KEYS, target_name="iqn.2025-01.org.blockwire:restarted")
+    portal, name = target.portals[0], target.url
+    with blockwire.open(name, timers=TIMERS, keys=KEYS) as lun:
+        isid = lun.session.core.isid
+        lun.pwrite(b"before" + bytes(506), 0)
+        target.close()
+        done: list[bytes | errors.Error] = []
+
+        def read() -> None:
+            try:
+                done.append(lun.pread(512, 0))
+            except errors.Error as error:
+                done.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        time.sleep(0.5)
+        assert not done
+        again = blockwire.Target(disk, keys=KEYS, portals=[portal], target_name="iqn.2025-01.org.blockwire:restarted")
+        try:
+            lun.session.retry_now()
+            reader.join(10)
+            assert done == [b"before" + bytes(506)]
+            with lun.queue(depth=4) as queue:
+                for number in range(8):
+                    queue.pwrite(bytes([number]) * 512, number * 512)
+            assert lun.session.core.isid == isid
+            assert lun.session.reopened == 1
+        finally:
+            lun.close()
+            again.close()
+
+
+@pytest.mark.slow
+def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
+    """What flies when the line goes silent, without keep-alive: the queue's own watch finds it."""
+    from blockwire.session.recovery import Rung, ladder_with
+
+    ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
+    timers = Timers(
+        timeout=1.0, replacement_timeout=10.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
+    )
+    with (
+        blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
+        FaultProxy(target.portals[0]) as proxy,
+        blockwire.open(url(proxy, target), timers=timers, keys=KEYS) as lun,
+    ):
+        lun.pwrite(b"\x77" * 4096, 0)
+        proxy.connections[0].stall()
+        began = time.monotonic()
+        with lun.queue(depth=8) as queue:
+            for _ in range(8):
+                queue.pread(4096, 0)
+            left = 8
+            while left:
+                for done in queue.completions():
+                    left -= 1
+                    assert done.error is None, done.error
+                    assert done.data == b"\x77" * 4096
+        # Twice the timeout at the most until they are late, then three rungs, then a new session.
+        assert time.monotonic() - began < 8.0
+        assert lun.session.reopened == 1
