@@ -50,6 +50,9 @@ def who(server: TargetServer) -> list[str]:
             people = "every user of this machine"
         else:
             people = "everybody who can reach " + ", ".join(map(str, server.portals))
+        asked = target.authentication
+        if asked is not None and asked.required and asked.accounts:
+            people += ", with the CHAP secret of " + " or ".join(account.user for account in asked.accounts)
         lines.append(f"may {what}: {people}")
     return lines
 
