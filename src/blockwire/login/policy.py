@@ -47,6 +47,8 @@ class ExistingSession:
     exp_cmd_sn: int = 0
     """Live numbers, for the login of a further connection (11.12.8)."""
     max_cmd_sn: int = 0
+    connections: int | None = None
+    """Connections that take a place of MaxConnections; None: all of ``cids``."""
 
 
 class TargetPolicy(Protocol):

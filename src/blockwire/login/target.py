@@ -267,7 +267,8 @@ class TargetLogin(LoginMachine):
             )
         self._negotiation.preferences = reception.preferences
         if self._joins and session is not None:
-            if self._action is Action.ADD_CONNECTION and len(session.cids) >= session.parameters.max_connections:
+            taken = len(session.cids) if session.connections is None else session.connections
+            if self._action is Action.ADD_CONNECTION and taken >= session.parameters.max_connections:
                 raise login_error(
                     LoginStatus.TOO_MANY_CONNECTIONS,
                     whose="peer",

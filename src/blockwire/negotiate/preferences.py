@@ -31,12 +31,16 @@ _COMMON: Final = {
 DEFAULTS: Final[dict[str, dict[str, str]]] = {
     "initiator": {**_COMMON, "MaxOutstandingR2T": "8"},
     # A target prefers no digest but does one when asked; it never insists on order itself, the initiator's Yes does.
+    # Connections and recovery are what the initiator asks for: the result is the lower of two numbers.
     "target": {
         **_COMMON,
         "HeaderDigest": "None,CRC32C",
         "DataDigest": "None,CRC32C",
-        "TaskReporting": "RFC3720",
-        "iSCSIProtocolLevel": "1",
+        "DataSequenceInOrder": "No",
+        "MaxConnections": "16",
+        "ErrorRecoveryLevel": "2",
+        "TaskReporting": "FastAbort,ResponseFence,RFC3720",
+        "iSCSIProtocolLevel": "2",
     },
 }
 """The values used for keys that nobody set."""

@@ -108,9 +108,9 @@ CONTROL_PAGE = PageLayout(
         "task_aborted_status": Field(5, 6),
         "busy_timeout": Field(8, 0, 16),
     },
-    frozenset({"descriptor_sense", "software_write_protect"}),
+    frozenset({"descriptor_sense", "software_write_protect", "task_aborted_status"}),
 )
-"""SPC-4 7.5.10. QUEUE ALGORITHM MODIFIER 1: unrestricted reordering; TAS is reported as it is kept."""
+"""SPC-4 7.5.10. QUEUE ALGORITHM MODIFIER 1: unrestricted reordering."""
 
 ERROR_RECOVERY_PAGE = PageLayout(
     READ_WRITE_ERROR_RECOVERY,

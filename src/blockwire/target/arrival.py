@@ -37,6 +37,8 @@ class Arrival:
         self._authentication = server.discovery_authentication
         self._session: TargetSession | None = None
         self._discovery: DiscoverySession | None = None
+        self._joined: int | None = None
+        """The CID with which this connection joins a session that is there."""
         self._evicted = False
 
     # ------------------------------------------------------------------ the policy
@@ -81,8 +83,9 @@ class Arrival:
         if isinstance(found, TargetSession):
             numbers = self.server.plane.numbers(found.id)
             return ExistingSession(
-                found.tsih, found.parameters, frozenset(found.connections), numbers.exp_cmd_sn, numbers.max_cmd_sn
-            )
+                found.tsih, found.parameters, found.recovery.connections.cids,
+                numbers.exp_cmd_sn, numbers.max_cmd_sn, found.recovery.connections.count,
+            )  # fmt: skip
         if isinstance(found, DiscoverySession):
             return ExistingSession(found.tsih, found.parameters, frozenset({found.cid}))
         return None
@@ -156,8 +159,14 @@ class Arrival:
     async def _undo(self) -> None:
         """A session that was made for a login that did not come to its end goes again."""
         self.transport.close()
-        if self._session is not None and not self._session.connections:
-            await self._session.end("login-failed")
+        session = self._session
+        if session is None:
+            pass
+        elif self._joined is None:
+            if not session.connections:
+                await session.end("login-failed")
+        elif self._joined in session.recovery.connections.joining:
+            session.recovery.failed(self._joined)
         if self._discovery is not None:
             self.server.sessions.remove(self._discovery)
 
@@ -179,7 +188,8 @@ class Arrival:
             joined = server.sessions.find(name)
             if not isinstance(joined, TargetSession) or joined.tsih != admission.tsih:
                 raise login_error(LoginStatus.SESSION_DOES_NOT_EXIST, whose="peer")
-            self._session = joined
+            joined.reserve(admission.cid)
+            self._session, self._joined = joined, admission.cid
             return joined.tsih
         # Session reinstatement (6.3.5): the old one ends before the new one begins. In a loop, because another login
         # of the same name may have come in between.
@@ -205,7 +215,7 @@ class Arrival:
             runtime=server.runtime,
             observe=server.observe,
             forget=server.sessions.remove,
-            drop_all=server.drop_sessions,
+            drop_others=server.drop_others,
             targets=lambda local: server.targets_for(initiator, peer, local),
         )
         server.sessions.add(self._session)
@@ -231,7 +241,7 @@ class Arrival:
         assert session is not None
         limits = self.server.configuration.limits
         peer, local = self.transport.peer, self.transport.local
-        fresh = not session.connections
+        fresh = self._joined is None
         keep_alive = (limits.keep_alive_seconds, limits.keep_alive_timeout)
         await session.adopt(handoff(result, self.transport.detach(), peer, keep_alive, None), result.parameters, local)
         if fresh and session.connections:
@@ -239,6 +249,9 @@ class Arrival:
             if result.authenticated_as:
                 details |= {"account": result.authenticated_as, "mutual": result.target_authenticated}
             self.server.observe(TargetEvent("session-up", details))
+        elif session.connections:
+            details = {**session.describe(), "cid": result.cid, "peer": peer}
+            self.server.observe(TargetEvent("connection-up", details))
 
     async def _discover(self, session: DiscoverySession, result: LoginResult) -> None:
         reason, evidence = "", ""

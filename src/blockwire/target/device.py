@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from blockwire.config.authentication import OPEN
 from blockwire.config.model import LunConfig, TargetConfig
 from blockwire.config.store_words import unknown_scheme
-from blockwire.dataplane.api import DataPlane, Digest, Limits, StoreInfo, StoreOp, StoreSpec
+from blockwire.dataplane.api import DataPlane, Digest, Limits, SessionId, StoreInfo, StoreOp, StoreSpec
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.errors import ConfigurationError, Error
 from blockwire.names import encode_lun
@@ -25,6 +26,14 @@ TASK_MANAGEMENT = (
     | TaskManagementSupport.TARGET_RESET
 )
 """What :mod:`blockwire.target.task_management` does."""
+
+TASK_MANAGEMENT_LEVEL_2 = (
+    TaskManagementSupport.QUERY_TASK
+    | TaskManagementSupport.QUERY_TASK_SET
+    | TaskManagementSupport.QUERY_ASYNCHRONOUS_EVENT
+    | TaskManagementSupport.I_T_NEXUS_RESET
+)
+"""What it does besides in sessions of iSCSIProtocolLevel 2 (RFC 7144)."""
 
 
 def lun_number(lun: int) -> int:
@@ -65,6 +74,8 @@ class TargetDevice:
         self.preferences = preferences(limits, config.keys)
         self.units: dict[int, LogicalUnit] = {}
         """Logical units by LUN."""
+        self.sessions: dict[SessionId, Any] = {}
+        """Sessions in the full feature phase (`task_management.SessionView`) by the plane's number."""
 
     @property
     def view(self) -> TargetView:

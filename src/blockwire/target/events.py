@@ -11,8 +11,9 @@ from typing import Any, TypeAlias
 class TargetEvent:
     """Something that happened.
 
-    ``event`` is one of `session-up`, `session-down`, `discovery`, `login-refused`, `login-failed`, `evicted`,
-    `protocol-violation`, `digest-error`, `task-management`, `store-fault`, `store-changed`, `draining`, `closed`;
+    ``event`` is one of `session-up`, `session-down`, `connection-up`, `connection-lost`, `discovery`,
+    `login-refused`, `login-failed`, `evicted`, `protocol-violation`, `digest-error`, `task-management`,
+    `store-fault`, `store-changed`, `draining`, `closed`;
     ``details`` are plain JSON values.
     """
 

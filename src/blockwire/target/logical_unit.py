@@ -97,6 +97,7 @@ class LogicalUnit:
         ops = [plane.map_lun(*nexus.key, self.mapping(nexus.first_gates())) for nexus in self.nexuses]
         return ops + set_gates(plane, self.nexuses)
 
-    def attention(self, code: SenseCode, *, but: Nexus | None = None) -> list[Nexus]:
-        """Establishes a unit attention on every nexus ``but`` one; returns those that have a new one."""
-        return [nexus for nexus in self.nexuses if nexus is not but and nexus.establish(code)]
+    def attention(self, code: SenseCode, *, but: Nexus | None = None, fence: bool = False) -> list[Nexus]:
+        """Establishes a unit attention on every nexus ``but`` one, ``fence`` as in `Nexus.establish`; returns those
+        that have a new one."""
+        return [nexus for nexus in self.nexuses if nexus is not but and nexus.establish(code, fence=fence)]

@@ -35,7 +35,7 @@ class ModePages:
             # AWRE and ARRE: there is nothing to reallocate, and no error that is silently recovered.
             READ_WRITE_ERROR_RECOVERY: ERROR_RECOVERY_PAGE.build(),
             CACHING: CACHING_PAGE.build(write_cache_enabled=int(write_cache)),
-            # QAM 1: unrestricted reordering; tasks of other nexuses end without TASK ABORTED (TAS 0).
+            # QAM 1: unrestricted reordering; tasks of other nexuses end without TASK ABORTED (TAS 0) until MODE SELECT.
             CONTROL: CONTROL_PAGE.build(queue_algorithm=1),
             INFORMATIONAL_EXCEPTIONS: EXCEPTIONS_PAGE.build(disable_exception_control=1),
         }
@@ -58,6 +58,11 @@ class ModePages:
     def write_protected(self) -> bool:
         """SWP."""
         return bool(CONTROL_PAGE.get(self.current[CONTROL], "software_write_protect"))
+
+    @property
+    def task_aborted_status(self) -> bool:
+        """TAS: tasks that another nexus ends get a TASK ABORTED status."""
+        return bool(CONTROL_PAGE.get(self.current[CONTROL], "task_aborted_status"))
 
     def reset(self) -> None:
         """Back to the defaults (SPC-4 6.11: current values after a reset, none being saved)."""

@@ -35,6 +35,8 @@ class Nexus:
         self.field = int.from_bytes(encode_lun(unit.lun), "big")
         self.pending: deque[SenseCode] = deque()
         self._shown: Gate | None = None
+        self._fenced: set[SenseCode] = set()
+        self._fence_due = False
 
     @property
     def key(self) -> tuple[SessionId, int]:
@@ -50,12 +52,17 @@ class Nexus:
             return Gate.HOLD
         return Gate.DIVERT_ONE if self.pending else Gate.PASS
 
-    def establish(self, code: SenseCode) -> bool:
+    def establish(self, code: SenseCode, *, fence: bool = False) -> bool:
         """A unit attention to report; False when it is pending already.
+
+        With ``fence`` the response that carries it is fenced: the first one after a multi-task abort (RFC 7143
+        4.2.2.3.4 a, 4.2.3.3 e).
 
         A reset outranks everything before it: what it made meaningless is dropped (SAM-5 5.14 lets the device server
         choose the order, and a reset reports first).
         """
+        if fence:
+            self._fenced.add(code)
         if code in self.pending:
             return False
         if code in _RESET_CODES:
@@ -67,7 +74,16 @@ class Nexus:
 
     def take(self) -> SenseCode | None:
         """The next unit attention, which is thereby reported and gone."""
-        return self.pending.popleft() if self.pending else None
+        code = self.pending.popleft() if self.pending else None
+        if code in self._fenced:
+            self._fenced.discard(code)
+            self._fence_due = True
+        return code
+
+    def take_fence(self) -> bool:
+        """Whether the response at hand carries a unit attention that has to be fenced."""
+        due, self._fence_due = self._fence_due, False
+        return due
 
     def first_gates(self) -> Mapping[CommandClass, Gate]:
         """Gates for `map_lun`."""

@@ -266,9 +266,10 @@ class TargetServer:
         found = [session for session in self.sessions if isinstance(session, TargetSession)]
         return [session for session in found if session.device is device]
 
-    async def drop_sessions(self, device: TargetDevice, reason: str = "target-reset") -> None:
-        """Ends every session of one target (TARGET COLD RESET)."""
-        await asyncio.gather(*(session.end(reason) for session in self._sessions_of(device)))
+    async def drop_others(self, but: TargetSession, reason: str = "target-reset") -> None:
+        """Ends every other session of the target of ``but`` (TARGET COLD RESET)."""
+        others = [session for session in self._sessions_of(but.device) if session is not but]
+        await asyncio.gather(*(session.end(reason) for session in others))
 
     def statistics(self) -> dict[str, Any]:
         """Counters of the control plane, and those of the data plane under ``plane``."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from blockwire.dataplane.api import (
@@ -16,14 +18,13 @@ from blockwire.dataplane.api import (
     DataPlane,
     Digest,
     Effects,
-    ReleaseMode,
     ResponsePdu,
     Role,
     SessionSpec,
     TransportHandle,
 )
 from blockwire.dataplane.dispatch import Dispatch
-from blockwire.errors import Error, ProtocolError
+from blockwire.errors import Error, ProtocolError, login_error
 from blockwire.login.result import Admission, LoginResult
 from blockwire.negotiate.parameters import Parameters
 from blockwire.net.runtime import Runtime
@@ -31,31 +32,35 @@ from blockwire.scsi.commands import describe
 from blockwire.scsi.sense import SenseCode
 from blockwire.target import async_messages
 from blockwire.target.commands import absent, table
-from blockwire.target.commands.call import Call
-from blockwire.target.device import TargetDevice
+from blockwire.target.commands.call import Call, TargetView
+from blockwire.target.connections import Connection
+from blockwire.target.device import TASK_MANAGEMENT_LEVEL_2, TargetDevice
 from blockwire.target.events import Observer, TargetEvent
 from blockwire.target.logical_unit import LogicalUnit
 from blockwire.target.nexus import Nexus, set_gates
+from blockwire.target.recovery import Recovery
 from blockwire.target.send_targets import TargetList, answering
 from blockwire.target.sessions import SessionName
-from blockwire.target.task_management import Issuer, TaskManagement
+from blockwire.target.task_management import Drop, Outcome, TaskManagement
 from blockwire.text import TextTarget
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.constants import (
-    LogoutReason,
-    LogoutResult,
+    LoginStatus,
     Opcode,
     RejectReason,
     TaskFunction,
     TaskResponse,
 )
-from blockwire.wire.logout import LogoutRequest, LogoutResponse
+from blockwire.wire.logout import LogoutRequest
 from blockwire.wire.pdu import Pdu, WireError
 from blockwire.wire.reject import Reject
 from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
 from blockwire.wire.text import TextRequest
 
 _log = logging.getLogger("blockwire.target")
+
+FAREWELL_SECONDS = 1.0
+"""How long the response to a reset that ends its own session may take to leave."""
 
 
 def session_spec(admission: Admission, portal_group_tag: int, tsih: int) -> SessionSpec:
@@ -119,7 +124,7 @@ class TargetSession:
         runtime: Runtime,
         observe: Observer,
         forget: Callable[[TargetSession], None],
-        drop_all: Callable[[TargetDevice], Awaitable[None]],
+        drop_others: Callable[[TargetSession], Awaitable[None]],
         targets: Callable[[str], TargetList],
     ) -> None:
         self.device = device
@@ -128,8 +133,6 @@ class TargetSession:
         self.initiator_name = admission.initiator_name
         self.isid = bytes(admission.isid)
         self.name = SessionName.of(admission.initiator_name, self.isid, admission.target_name, device.portal_group_tag)
-        self.connections: dict[int, str] = {}
-        """CID -> peer address."""
         self.nexuses: dict[int, Nexus] = {}
         """By LUN field as a number."""
         self.commands = 0
@@ -140,17 +143,42 @@ class TargetSession:
         self._runtime = runtime
         self._observe = observe
         self._forget = forget
-        self._drop_all = drop_all
+        self._drop_others = drop_others
         self._functions = TaskManagement(device, plane, dispatch)
         self._targets = targets
         self._texts: dict[int, TextTarget] = {}
-        self._connection_parameters: dict[int, Parameters] = {}
-        self._locals: dict[int, str] = {}
-        self._replaced: set[int] = set()
         self._ending = False
-        self._logged_out = False
+        self._last_words = ""
         self.id = plane.create_session(session_spec(admission, device.portal_group_tag, tsih))
+        self.recovery = Recovery(
+            self.id, admission.parameters, plane, dispatch, runtime, attention=self._commands_cleared, empty=self._empty
+        )
+        device.sessions[self.id] = self
         dispatch.subscribe(self.id, self.handle)
+
+    # ------------------------------------------------------------------ what it is
+    @property
+    def connections(self) -> Mapping[int, Connection]:
+        """Connections in the full feature phase, by CID."""
+        return self.recovery.connections.live
+
+    @property
+    def fast_abort(self) -> bool:
+        """TaskReporting=FastAbort was negotiated (13.23)."""
+        return self.parameters.task_reporting == "FastAbort"
+
+    @property
+    def protocol_level(self) -> int:
+        """iSCSIProtocolLevel (RFC 7144 7.1.1)."""
+        return self.parameters.iscsi_protocol_level
+
+    @property
+    def view(self) -> TargetView:
+        """What commands may know of the target; the functions of RFC 7144 are there for who negotiated them."""
+        found = self.device.view
+        if self.protocol_level >= 2:
+            found = replace(found, task_management=found.task_management | int(TASK_MANAGEMENT_LEVEL_2))
+        return found
 
     # ------------------------------------------------------------------ beginning
     async def map_units(self) -> None:
@@ -177,18 +205,26 @@ class TargetSession:
 
     async def adopt(self, given: ConnectionHandoff, parameters: Parameters, local: str) -> None:
         """A connection on our address ``local`` enters the full feature phase; one of its CID gives way (6.3.4)."""
-        if given.cid in self.connections:
-            self._replaced.add(given.cid)
-            await self._dispatch.op(self._plane.release(self.id, given.cid, ReleaseMode.TERMINATE))
-        self.connections[given.cid] = given.peer
-        self._connection_parameters[given.cid] = parameters
-        self._locals[given.cid] = local
+        table = self.recovery.connections
+        await self.recovery.make_room(given.cid)
         self._texts.pop(given.cid, None)
+        table.begin(Connection(given.cid, given.peer, local, parameters))
         try:
             await self._dispatch.op(self._plane.adopt(self.id, given))
         except BaseException:
-            self.connections.pop(given.cid, None)
+            self.recovery.failed(given.cid)
             raise
+
+    def reserve(self, cid: int) -> None:
+        """A place for a connection that is logging in to this session; `LoginError` 0206 when there is none (13.2)."""
+        table, most = self.recovery.connections, self.parameters.max_connections
+        if cid not in table.live and table.count >= most:
+            raise login_error(LoginStatus.TOO_MANY_CONNECTIONS, whose="peer", evidence=f"MaxConnections={most}")
+        table.joining.add(cid)
+
+    async def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
+        """Limits what is sent on one connection, or on each of them; 0 lifts the limit. Without a new login."""
+        await self._dispatch.op(self._plane.configure(self.id, cid, {"rate": float(bytes_per_second)}))
 
     def describe(self) -> dict[str, Any]:
         """Plain data for events."""
@@ -198,7 +234,7 @@ class TargetSession:
             "isid": "0x" + self.isid.hex(),
             "tsih": self.tsih,
             "session": self.id,
-            "peers": sorted(self.connections.values()),
+            "peers": sorted(connection.peer for connection in self.connections.values()),
         }
 
     # ------------------------------------------------------------------ events
@@ -210,9 +246,13 @@ class TargetSession:
             case "ControlPdu":
                 self._control(event)
             case "ConnectionLost":
-                self._gone(event.cid, event.code, event.evidence)
+                self._texts.pop(event.cid, None)
+                self.recovery.lost(event.cid, event.code, event.evidence)
+                if self.connections or self.recovery.connections.remains:
+                    self._tell("connection-lost", cid=event.cid, reason=event.code, evidence=event.evidence)
             case "ConnectionClosed":
-                self._gone(event.cid, "logout" if self._logged_out else "closed", "")
+                self._texts.pop(event.cid, None)
+                self.recovery.closed(event.cid)
             case "ProtocolViolation":
                 self._tell("protocol-violation", cid=event.cid, what=event.what)
             case "DigestFailure":
@@ -221,23 +261,28 @@ class TargetSession:
     def _tell(self, event: str, **details: Any) -> None:
         self._observe(TargetEvent(event, {**self.describe(), **details}))
 
-    def _gone(self, cid: int, reason: str, evidence: str) -> None:
-        if cid in self._replaced:
-            self._replaced.discard(cid)
-            return
-        self.connections.pop(cid, None)
-        self._texts.pop(cid, None)
-        if not self.connections and not self._ending:
-            self._runtime.spawn(self.end(reason, evidence), f"session {self.id} ends")
+    def _empty(self, reason: str, evidence: str) -> None:
+        if not self._ending:
+            self._runtime.spawn(self.end(self._last_words or reason, evidence), f"session {self.id} ends")
+
+    def _commands_cleared(self, fields: Iterable[int] | None) -> None:
+        """RFC 7143 11.14.5: tasks ended without an answer; their nexuses report it (SPC-4: 47h/7Fh)."""
+        touched = [
+            nexus
+            for field, nexus in self.nexuses.items()
+            if (fields is None or field in fields)
+            and nexus.establish(SenseCode.SOME_COMMANDS_CLEARED_BY_ISCSI_PROTOCOL_EVENT)
+        ]
+        set_gates(self._plane, touched)
 
     # ------------------------------------------------------------------ commands
     def _command(self, event: CommandForControl) -> None:
         self.commands += 1
         nexus = self.nexuses.get(event.lun)
         if nexus is None:
-            self._plane.reply(self.id, event.tag, absent.answer(event.cdb, self.device.view))
+            self._plane.reply(self.id, event.tag, absent.answer(event.cdb, self.view))
             return
-        call = Call(event, self.device.view, self._plane, self._dispatch, nexus.unit, nexus, self._mode_changed)
+        call = Call(event, self.view, self._plane, self._dispatch, nexus.unit, nexus, self._mode_changed)
         try:
             found = table.answer(call)
         except Exception:
@@ -258,7 +303,10 @@ class TargetSession:
             self._reply(event, nexus, found)
 
     def _reply(self, event: CommandForControl, nexus: Nexus, found: Answer) -> None:
-        self._plane.reply(self.id, event.tag, found)
+        if nexus.take_fence():
+            self._plane.reply(self.id, event.tag, found, Effects(fence=True))
+        else:
+            self._plane.reply(self.id, event.tag, found)
         if nexus.answered():
             set_gates(self._plane, (nexus,))
 
@@ -276,7 +324,8 @@ class TargetSession:
                     request = TaskManagementRequest.decode(header, b"", data)
                     self._runtime.spawn(self._task_management(event, request), f"session {self.id} task management")
                 case Opcode.LOGOUT_REQUEST:
-                    self._logout(event, LogoutRequest.decode(header, b"", data))
+                    request_out = LogoutRequest.decode(header, b"", data)
+                    self._runtime.spawn(self._logout(event, request_out), f"session {self.id} logout")
                 case Opcode.TEXT_REQUEST:
                     self._text(event, TextRequest.decode(header, b"", data))
                 case _:
@@ -291,15 +340,17 @@ class TargetSession:
         self._answer(event, Reject(reason=reason, data=bytes(event.header)))
 
     async def _task_management(self, event: ControlPdu, request: TaskManagementRequest) -> None:
-        issuer = Issuer(self.id, self.parameters.task_reporting == "FastAbort")
+        response = TaskManagementResponse(initiator_task_tag=request.initiator_task_tag)
+        effects = Effects()
         try:
-            outcome = await self._functions.perform(request, issuer)
+            if request.function == TaskFunction.TASK_REASSIGN:
+                answer, effects = await self.recovery.reassign(request)
+                outcome = Outcome(answer)
+            else:
+                outcome = await self._functions.perform(request, self, event.cid)
         except Exception:
             _log.exception("task management function %d failed", request.function)
-            response = TaskManagementResponse(
-                response=TaskResponse.FUNCTION_REJECTED, initiator_task_tag=request.initiator_task_tag
-            )
-            self._answer(event, response)
+            self._answer(event, replace(response, response=TaskResponse.FUNCTION_REJECTED))
             return
         self._tell(
             "task-management",
@@ -309,51 +360,39 @@ class TargetSession:
         )
         if self._ending:
             return
-        response = TaskManagementResponse(response=outcome.response, initiator_task_tag=request.initiator_task_tag)
-        # 4.2.2.3.2: a function that ended tasks of several, or a reset, is fenced where ResponseFence was negotiated.
-        fence = outcome.affected > 0 and self.parameters.task_reporting != "RFC3720"
-        self._answer(event, response, Effects(fence=fence))
-        if outcome.drop_sessions:
-            await self._drop_all(self.device)
-
-    def _logout(self, event: ControlPdu, request: LogoutRequest) -> None:
-        """Logout (11.14, 11.15). At ERL below 2 there is no recovery to remove a connection for."""
-        session_ends = request.reason == LogoutReason.CLOSE_SESSION
-        others = [cid for cid in self.connections if cid != event.cid]
-        if request.reason == LogoutReason.REMOVE_FOR_RECOVERY and self.parameters.error_recovery_level < 2:
-            self._answer_logout(event, request, LogoutResult.RECOVERY_NOT_SUPPORTED)
+        response = replace(response, response=outcome.response, additional_information=outcome.information)
+        if outcome.fence or outcome.drop is not Drop.NOTHING:
+            effects = Effects(fence=outcome.fence, close=outcome.drop is not Drop.NOTHING)
+        if outcome.drop is Drop.NOTHING:
+            self._answer(event, response, effects)
             return
-        if request.reason not in (LogoutReason.CLOSE_SESSION, LogoutReason.CLOSE_CONNECTION):
+        self._last_words = "target-reset" if outcome.drop is Drop.TARGET else "nexus-reset"
+        self._answer(event, response, effects)
+        if outcome.drop is Drop.TARGET:
+            await self._drop_others(self)
+        # The response may not be reliably delivered (11.5.1); it gets this much of a chance.
+        with contextlib.suppress(TimeoutError):
+            async with self._runtime.timeout(FAREWELL_SECONDS):
+                await self.ended.wait()
+        await self.end(self._last_words)
+
+    async def _logout(self, event: ControlPdu, request: LogoutRequest) -> None:
+        """Logout (11.14, 11.15)."""
+        found = await self.recovery.logout(request, event.cid)
+        if self._ending:
+            return
+        if found is None:
             self._reject(event, RejectReason.INVALID_PDU_FIELD)
-            return
-        if not session_ends and request.cid not in self.connections:
-            self._answer_logout(event, request, LogoutResult.CID_NOT_FOUND)
-            return
-        if session_ends or request.cid == event.cid:
-            self._logged_out = session_ends or not others
-            self._answer_logout(event, request, LogoutResult.SUCCESS, close=True)
-            for cid in others if session_ends else ():
-                self._plane.release(self.id, cid, ReleaseMode.TERMINATE)
         else:
-            self._plane.release(self.id, request.cid, ReleaseMode.TERMINATE)
-            self._answer_logout(event, request, LogoutResult.SUCCESS)
-
-    def _answer_logout(
-        self, event: ControlPdu, request: LogoutRequest, result: LogoutResult, *, close: bool = False
-    ) -> None:
-        response = LogoutResponse(
-            response=result,
-            initiator_task_tag=request.initiator_task_tag,
-            time2wait=self.parameters.default_time2wait,
-            time2retain=self.parameters.default_time2retain if self.parameters.error_recovery_level == 2 else 0,
-        )
-        self._answer(event, response, Effects(close=close))
+            self._answer(event, found[0], found[1])
 
     def _text(self, event: ControlPdu, request: TextRequest) -> None:
         service = self._texts.get(event.cid)
         if service is None:
-            parameters = self._connection_parameters.get(event.cid, self.parameters)
-            listing = answering(lambda: self._targets(self._locals.get(event.cid, "")), self.device.name)
+            connection = self.connections.get(event.cid)
+            parameters = self.parameters if connection is None else connection.parameters
+            local = "" if connection is None else connection.local
+            listing = answering(lambda: self._targets(local), self.device.name)
             service = self._texts[event.cid] = TextTarget(parameters, listing, self.device.preferences)
         before = service.parameters
         try:
@@ -421,7 +460,8 @@ class TargetSession:
             _log.warning("session %d did not close in order: %s", self.id, error)
         finally:
             self._dispatch.unsubscribe(self.id)
-            self.connections.clear()
+            self.recovery.connections.end()
+            self.device.sessions.pop(self.id, None)
             self._forget(self)
             self.ended.set()
         details = {**described, "reason": reason, **({"evidence": evidence} if evidence else {})}

@@ -190,7 +190,7 @@ def test_outstanding_r2t_is_one_above_level_0_in_order() -> None:
     assert answers(negotiation, *offers)["MaxOutstandingR2T"] == "1"
     offers[2] = ("DataSequenceInOrder", "No")
     assert answers(target(ErrorRecoveryLevel="2", DataSequenceInOrder="No"), *offers)["MaxOutstandingR2T"] == "8"
-    assert answers(target(), *offers)["MaxOutstandingR2T"] == "8"  # level 0 in the end
+    assert answers(target(ErrorRecoveryLevel="0"), *offers)["MaxOutstandingR2T"] == "8"  # level 0 in the end
 
 
 def test_digest_that_is_required() -> None:
@@ -306,3 +306,36 @@ def test_session_parameters_on_a_further_connection() -> None:
     session = Parameters(max_burst_length=4096, header_digest="CRC32C", error_recovery_level=2)
     further = Parameters().with_session(session)
     assert (further.max_burst_length, further.error_recovery_level, further.header_digest) == (4096, 2, "None")
+
+
+@pytest.mark.parametrize(("offered", "answered"), [(1, 1), (8, 8), (64, 64), (65, 64), (65535, 64)])
+def test_any_offer_of_outstanding_r2ts_is_answered_with_at_most_64(offered: int, answered: int) -> None:
+    # 13.17: Minimum
+    assert answers(target(), ("MaxOutstandingR2T", str(offered))) == {"MaxOutstandingR2T": str(answered)}
+
+
+def test_an_initiator_that_asks_for_recovery_offers_sequences_in_any_order() -> None:
+    # 13.19: with Yes only the last sequence could be asked for again
+    assert Preferences.of("initiator").get("DataSequenceInOrder") == "Yes"
+    for level in ("1", "2"):
+        assert Preferences.of("initiator", {"ErrorRecoveryLevel": level}).get("DataSequenceInOrder") == "No"
+    kept = Preferences.of(
+        "initiator", {"ErrorRecoveryLevel": "2", "DataSequenceInOrder": "Yes", "MaxOutstandingR2T": "1"}
+    )
+    assert kept.get("DataSequenceInOrder") == "Yes"
+
+
+def test_a_target_gives_what_is_asked_for_of_connections_and_recovery() -> None:
+    offers = [("MaxConnections", "4"), ("ErrorRecoveryLevel", "2"), ("DataSequenceInOrder", "No")]
+    assert answers(target(), *offers) == dict(offers)
+    assert answers(target(ErrorRecoveryLevel="1", MaxConnections="2"), *offers) == {
+        "MaxConnections": "2", "ErrorRecoveryLevel": "1", "DataSequenceInOrder": "No",
+    }  # fmt: skip
+
+
+def test_reports_of_tasks_and_protocol_level_are_what_the_initiator_wants() -> None:
+    # 13.23: the first of its list; RFC 7144 7.1.1: the lower of the two levels
+    offers = [("TaskReporting", "FastAbort,ResponseFence,RFC3720"), ("iSCSIProtocolLevel", "2")]
+    assert answers(target(), *offers) == {"TaskReporting": "FastAbort", "iSCSIProtocolLevel": "2"}
+    offers = [("TaskReporting", "ResponseFence,RFC3720"), ("iSCSIProtocolLevel", "1")]
+    assert answers(target(), *offers) == {"TaskReporting": "ResponseFence", "iSCSIProtocolLevel": "1"}

@@ -171,7 +171,7 @@ def test_mode_pages() -> None:
     assert CACHING_PAGE.mask() == bytes.fromhex("08 12 04" + "00" * 17)
     control = CONTROL_PAGE.build(descriptor_sense=1, queue_algorithm=1, task_aborted_status=1, busy_timeout=0xFFFF)
     assert control == bytes.fromhex("0a 0a 04 10 00 40 00 00 ff ff 00 00")
-    assert CONTROL_PAGE.mask() == bytes.fromhex("0a 0a 04 00 08 00 00 00 00 00 00 00")
+    assert CONTROL_PAGE.mask() == bytes.fromhex("0a 0a 04 00 08 40 00 00 00 00 00 00")
     assert EXCEPTIONS_PAGE.build(disable_exception_control=1)[:4] == bytes.fromhex("1c 0a 08 00")
     data = ModeData((cache,), ModeData.DPO_FUA | ModeData.WRITE_PROTECTED, BlockDescriptor(0x100, 512))
     six = bytes.fromhex("1f 00 90 08 00 00 01 00 00 00 02 00") + cache

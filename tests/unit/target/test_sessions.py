@@ -420,6 +420,8 @@ def test_cold_reset_ends_every_session_of_the_target(run: Run) -> None:
         assert await task_function(bench, session, TaskFunction.TARGET_WARM_RESET) == 0
         assert len(bench.plane.sessions) == 2
         assert await task_function(bench, session, TaskFunction.TARGET_COLD_RESET) == 0
+        assert len(bench.plane.sessions) == 1  # the one that asked gets its answer first
+        await asyncio.sleep(1.1)
         await bench.settle()
         assert not bench.plane.sessions
         await bench.log_in()

@@ -166,6 +166,14 @@ impl Context<'_> {
 
     fn abort_one(&mut self, slot: Slot, pending: &mut PendingAbort) {
         let Some(task) = self.session.proto.task(slot) else { return };
+        if task.state == TaskState::Responded && task.frozen {
+            // nobody asks for its status any more (11.5.1: the function reassigns the task and ends it)
+            let tag = task.initiator_task_tag;
+            self.session.proto.forget_answered(slot);
+            pending.report.found = true;
+            pending.report.affected.push((self.session.id, tag));
+            return;
+        }
         if task.state == TaskState::Responded {
             pending.report.already_responded |= matches!(pending.scope.target, AbortTarget::Task { .. });
             return;

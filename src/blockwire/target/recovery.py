@@ -1,0 +1,239 @@
+"""How a session's connections go and come back: loss, logout of all reasons, reinstatement, TASK REASSIGN, and the
+time after which what waits for its initiator is given up (RFC 7143 6.3.4 to 6.3.6, 7.2.2, 11.5.1, 11.14, 11.15).
+
+Decided here, done by the plane: it freezes tasks, moves and ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+
+from blockwire.dataplane.api import AbortKind, AbortScope, DataPlane, Effects, ReleaseMode, SessionId, TaskView
+from blockwire.dataplane.dispatch import Dispatch
+from blockwire.errors import Error
+from blockwire.negotiate.parameters import Parameters
+from blockwire.net.runtime import Runtime
+from blockwire.target import async_messages
+from blockwire.target.connections import Connections, Remains
+from blockwire.wire.constants import LogoutReason, LogoutResult, TaskResponse
+from blockwire.wire.logout import LogoutRequest, LogoutResponse
+from blockwire.wire.task import TaskManagementRequest
+
+_log = logging.getLogger("blockwire.target")
+
+
+class Recovery:
+    """The connections of one session.
+
+    ``attention`` is called with the LUN fields whose tasks ended without a word (None: any of them; 11.14.5),
+    ``empty`` with reason and evidence when the session has nothing left to live for.
+    """
+
+    def __init__(
+        self,
+        session: SessionId,
+        parameters: Parameters,
+        plane: DataPlane,
+        dispatch: Dispatch,
+        runtime: Runtime,
+        *,
+        attention: Callable[[Iterable[int] | None], None],
+        empty: Callable[[str, str], None],
+    ) -> None:
+        self.connections = Connections(runtime, self._expired)
+        self._session = session
+        self._parameters = parameters
+        self._plane = plane
+        self._dispatch = dispatch
+        self._runtime = runtime
+        self._attention = attention
+        self._empty = empty
+        self._leaving: set[int] = set()
+        """CIDs whose connection the plane is taking away: events about them are old news."""
+        self._closing: dict[int, LogoutReason] = {}
+        """Connections that close after their Logout Response."""
+        self._session_closing = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether tasks outlive their connection: ErrorRecoveryLevel 2, and time to come back."""
+        return self._parameters.error_recovery_level >= 2 and self._parameters.default_time2retain > 0
+
+    @property
+    def seconds(self) -> float:
+        """How long what is frozen waits: Time2Wait, then Time2Retain (7.5)."""
+        return float(self._parameters.default_time2wait + self._parameters.default_time2retain)
+
+    # ------------------------------------------------------------------ what the plane tells
+    def lost(self, cid: int, reason: str, evidence: str) -> None:
+        """A connection ended without being asked to."""
+        if cid in self._leaving:
+            return
+        if cid in self._closing or self._session_closing:
+            self.closed(cid)  # its Logout Response may not have arrived; the logout is done all the same
+            return
+        self.connections.lose(cid, self.seconds if self.keeps else None)
+        others = sorted(self.connections.live)
+        if self.keeps:
+            if others:
+                wait, retain = self._parameters.default_time2wait, self._parameters.default_time2retain
+                message = async_messages.connection_drop(cid, wait, retain)
+                async_messages.send(self._plane, self._session, others[:1], message)  # appendix D.4.3
+        elif others:
+            self._ended_silently(cid)
+        self._look(reason, evidence)
+
+    def closed(self, cid: int) -> None:
+        """A connection ended as it was asked to."""
+        if cid in self._leaving:
+            return
+        reason = self._closing.pop(cid, None)
+        self.connections.closed(cid)
+        if reason is LogoutReason.REMOVE_FOR_RECOVERY and self.keeps:
+            self.connections.keep(cid, self.seconds, logged_out=True)
+        elif not self._session_closing and self.connections.live:
+            self._ended_silently(cid)
+        self._look("closed" if reason is None else "logout", "")
+
+    def _ended_silently(self, cid: int) -> None:
+        """The tasks of a connection end without an answer, and their nexuses hear of it (11.14.5)."""
+        if self._parameters.error_recovery_level >= 2:
+            self._runtime.spawn(self._discard(cid), f"tasks of connection {cid} end")
+        else:
+            self._attention(None)  # the plane ended them with the connection
+
+    def _look(self, reason: str, evidence: str) -> None:
+        """Ends the session when nothing is left: 6.3.5, session closure and session timeout."""
+        if self.connections.live or self.connections.joining:
+            return
+        if self._session_closing or not self.connections.remains:
+            self._empty(reason, evidence)
+        elif all(left.logged_out for left in self.connections.remains.values()):
+            self._runtime.spawn(self._end_if_idle(reason, evidence), "does a task wait for reassignment?")
+
+    async def _end_if_idle(self, reason: str, evidence: str) -> None:
+        if not await self._frozen() and not self.connections.live and not self.connections.joining:
+            self._empty(reason, evidence)
+
+    async def _expired(self, left: Remains) -> None:
+        """Time2Wait and Time2Retain are over (M1; 11.15.4)."""
+        self.connections.forget(left)
+        await self._discard(left.cid)
+        self._look("timeout", f"nobody came back for connection {left.cid} within {self.seconds:g} s")
+
+    # ------------------------------------------------------------------ frozen tasks
+    async def _frozen(self, cid: int | None = None) -> list[TaskView]:
+        scope = AbortScope(AbortKind.NEXUS, session=self._session)
+        try:
+            found: tuple[TaskView, ...] = await self._dispatch.op(self._plane.query(scope))
+        except Error:
+            return []  # the session is gone, and they with it
+        return [task for task in found if task.frozen and cid in (None, task.cid)]
+
+    async def _discard(self, cid: int) -> None:
+        """The frozen tasks that were allegiant to ``cid`` end. One by one: a connection of that CID may live again."""
+        frozen = await self._frozen(cid)
+        for task in frozen:
+            tag = task.initiator_task_tag
+            with contextlib.suppress(Error):
+                await self._dispatch.op(
+                    self._plane.abort(AbortScope(AbortKind.TASK, session=self._session, initiator_task_tag=tag))
+                )
+        self._attention({task.lun for task in frozen if not task.responded})
+
+    # ------------------------------------------------------------------ coming
+    async def make_room(self, cid: int) -> None:
+        """A new connection has this CID: an old one is logged out thereby (6.3.4)."""
+        if cid in self.connections.live:
+            await self._take(cid, ReleaseMode.FREEZE if self.keeps else ReleaseMode.TERMINATE)
+            self.connections.lose(cid, self.seconds if self.keeps else None, logged_out=True)
+            if not self.keeps:
+                self._attention(None)
+        elif cid in self.connections.remains:
+            self.connections.keep(cid, self.seconds, logged_out=True)
+
+    async def _take(self, cid: int, mode: ReleaseMode) -> None:
+        self._leaving.add(cid)
+        try:
+            await self._dispatch.op(self._plane.release(self._session, cid, mode))
+        except Error as error:
+            _log.debug("connection %d was gone already: %s", cid, error)
+        finally:
+            self._leaving.discard(cid)
+
+    def failed(self, cid: int) -> None:
+        """A connection that was to come did not."""
+        self.connections.live.pop(cid, None)
+        self.connections.joining.discard(cid)
+        self._look("login-failed", "")
+
+    # ------------------------------------------------------------------ logout
+    async def logout(self, request: LogoutRequest, cid: int) -> tuple[LogoutResponse, Effects] | None:
+        """The answer to a logout that came on ``cid``; None for a reason code that does not exist (11.14.1)."""
+        live, remains = self.connections.live, self.connections.remains
+        try:
+            reason = LogoutReason(request.reason)
+        except ValueError:
+            return None
+        if reason is LogoutReason.CLOSE_SESSION:
+            self._session_closing = True
+            self._closing[cid] = reason
+            for other in [other for other in live if other != cid]:
+                await self._take(other, ReleaseMode.TERMINATE)
+                self.connections.closed(other)
+            return self._answer(request, LogoutResult.SUCCESS), Effects(close=True)
+        if reason is LogoutReason.REMOVE_FOR_RECOVERY and not self.keeps:
+            return self._answer(request, LogoutResult.RECOVERY_NOT_SUPPORTED), Effects()
+        if request.cid not in live and request.cid not in remains:
+            return self._answer(request, LogoutResult.CID_NOT_FOUND), Effects()
+        if request.cid == cid:
+            self._closing[cid] = reason
+            return self._answer(request, LogoutResult.SUCCESS), Effects(close=True)
+        if reason is LogoutReason.REMOVE_FOR_RECOVERY:
+            if request.cid in live:
+                await self._take(request.cid, ReleaseMode.FREEZE)
+                self.connections.lose(request.cid, self.seconds, logged_out=True)
+            else:
+                self.connections.keep(request.cid, self.seconds, logged_out=True)
+            return self._answer(request, LogoutResult.SUCCESS), Effects()
+        if request.cid in live:
+            await self._take(request.cid, ReleaseMode.FREEZE if self.keeps else ReleaseMode.TERMINATE)
+            self.connections.closed(request.cid)
+        left = remains.get(request.cid)
+        if left is not None:
+            self.connections.forget(left)
+        if self._parameters.error_recovery_level >= 2:
+            await self._discard(request.cid)
+        else:
+            self._attention(None)
+        return self._answer(request, LogoutResult.SUCCESS), Effects()
+
+    def _answer(self, request: LogoutRequest, result: LogoutResult) -> LogoutResponse:
+        return LogoutResponse(
+            response=result,
+            initiator_task_tag=request.initiator_task_tag,
+            time2wait=self._parameters.default_time2wait,
+            time2retain=self._parameters.default_time2retain if self._parameters.error_recovery_level == 2 else 0,
+        )
+
+    # ------------------------------------------------------------------ TASK REASSIGN
+    async def reassign(self, request: TaskManagementRequest) -> tuple[TaskResponse, Effects]:
+        """The response to TASK REASSIGN, and what the plane does with it (7.2.2, 11.5.1, 11.6.1)."""
+        if not self.keeps:
+            return TaskResponse.REASSIGNMENT_NOT_SUPPORTED, Effects()
+        if not request.immediate:  # 11.5.1: MUST be issued as an immediate command
+            return TaskResponse.FUNCTION_REJECTED, Effects()
+        tag = request.referenced_task_tag
+        scope = AbortScope(AbortKind.TASK, session=self._session, initiator_task_tag=tag)
+        found: tuple[TaskView, ...] = await self._dispatch.op(self._plane.query(scope))
+        if not found:
+            return TaskResponse.TASK_DOES_NOT_EXIST, Effects()
+        (task,) = found
+        if task.control:
+            return TaskResponse.FUNCTION_REJECTED, Effects()
+        left = self.connections.remains.get(task.cid)
+        if not task.frozen or (left is not None and not left.logged_out):
+            return TaskResponse.TASK_STILL_ALLEGIANT, Effects()
+        return TaskResponse.FUNCTION_COMPLETE, Effects(rebind=(tag, task.cid), exp_data_sn=request.exp_data_sn)
