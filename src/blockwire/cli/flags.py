@@ -90,11 +90,14 @@ class Login:
 
     @property
     def timed(self) -> dict[str, Any]:
-        """Those of `open` and `connect`: a lost session has `--timeout` to come back, because somebody waits."""
+        """Those of `open` and `connect`: a lost session has `--timeout` to come back, and a rung of the recovery ladder
+        takes no longer, because somebody waits."""
         from blockwire.initiator.options import Timers
+        from blockwire.session.recovery import LADDER, ladder_with
 
         seconds = self.arguments["timeout"] or Timers().timeout
-        return {**self.arguments, "timers": Timers(replacement_timeout=seconds)}
+        ladder = ladder_with({step.rung: min(step.seconds, seconds) for step in LADDER})
+        return {**self.arguments, "timers": Timers(replacement_timeout=seconds, ladder=ladder)}
 
     def url(self, text: str | None) -> Url:
         """The thing that was named, by URL or by `-p` and `-T`."""

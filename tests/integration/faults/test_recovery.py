@@ -163,3 +163,26 @@ def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
         # Twice the timeout at the most until they are late, then three rungs, then a new session.
         assert time.monotonic() - began < 8.0
         assert lun.session.reopened == 1
+
+
+@pytest.mark.slow
+def test_a_call_on_a_silent_line_climbs_the_ladder() -> None:
+    """The blocking calls wait on their own thread; what the plane gives up goes on where the policy is."""
+    from blockwire.session.recovery import Rung, ladder_with
+
+    ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
+    timers = Timers(
+        timeout=0.5, replacement_timeout=10.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
+    )
+    with (
+        blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
+        FaultProxy(target.portals[0]) as proxy,
+        blockwire.open(url(proxy, target), timers=timers, keys=KEYS) as lun,
+    ):
+        lun.pwrite(b"\x78" * 4096, 0)
+        proxy.connections[0].stall()
+        began = time.monotonic()
+        assert lun.pread(4096, 0) == b"\x78" * 4096
+        assert time.monotonic() - began < 9.0
+        climbed = lun.session.core.ladder.climbed
+        assert climbed[Rung.LOGICAL_UNIT_RESET] == climbed[Rung.TARGET_RESET] == climbed[Rung.REOPEN_SESSION] == 1
