@@ -292,7 +292,7 @@ class FakePlane:
     def query(self, scope: api.AbortScope) -> api.OpId:
         """Ends with those of `tasks` that fit the scope."""
         kind = api.AbortKind
-        fits = {
+        fits: Callable[[Any], bool] = {
             kind.TASK: lambda task: task.initiator_task_tag == scope.initiator_task_tag,
             kind.TASK_SET: lambda task: task.lun == scope.lun and not task.control,
             kind.NEXUS: lambda task: not task.control,
