@@ -188,4 +188,8 @@ pub enum Change {
     /// Bytes per second; 0 lifts it.
     Rate(u64),
     ExpStatSn(u32),
+    /// Initiator: nanoseconds until a PDU that is missing is asked for again.
+    RecoveryTimeout(u64),
+    /// Initiator: commands go to the connections in turn, or to the one with the fewest.
+    RoundRobin(bool),
 }

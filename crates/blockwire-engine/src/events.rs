@@ -147,6 +147,8 @@ pub enum Event {
         code: &'static str,
         evidence: String,
         errno: i32,
+        /// Tasks that wait for another connection (0 below error recovery level 2).
+        frozen_tasks: u32,
     },
     ConnectionClosed {
         session: SessionId,

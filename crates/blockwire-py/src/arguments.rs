@@ -307,6 +307,8 @@ pub fn changes(value: &Bound<'_, PyAny>) -> PyResult<Vec<Change>> {
             "keep_alive_timeout" => Change::KeepAliveTimeout(seconds(number)),
             "rate" => Change::Rate(number as u64),
             "exp_stat_sn" => Change::ExpStatSn(number as u32),
+            "recovery_timeout" => Change::RecoveryTimeout(seconds(number)),
+            "round_robin" => Change::RoundRobin(number != 0.0),
             other => {
                 return Err(PyValueError::new_err(format!(
                     "{other} cannot be changed on a live connection"

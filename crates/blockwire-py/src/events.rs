@@ -212,10 +212,18 @@ pub fn object<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyAny>
             code,
             evidence,
             errno,
+            frozen_tasks,
         } => api::make(
             py,
             "ConnectionLost",
-            (*session, *cid, *code, evidence.as_str(), *errno),
+            (
+                *session,
+                *cid,
+                *code,
+                evidence.as_str(),
+                *errno,
+                *frozen_tasks,
+            ),
         ),
         Event::ConnectionClosed { session, cid } => {
             api::make(py, "ConnectionClosed", (*session, *cid))

@@ -93,6 +93,8 @@ class ConnectionLost:
     """`closed-by-peer`, `reset`, `keep-alive-timeout`, `header-digest`, `protocol-violation`, `io-error`."""
     evidence: str = ""
     errno: int = 0
+    frozen_tasks: int = 0
+    """Tasks that wait for another connection (error recovery level 2)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,10 @@ impl InitiatorSession {
         }
         self.send_now(state);
         self.tell(state);
+        let proto = &state.side.proto;
+        if proto.params().error_recovery_level > 0 && proto.unfinished() == 1 {
+            self.wake_background(); // from now on silence means something
+        }
     }
 
     /// Sends; what the socket does not take leaves through the worker unless this caller will wait itself.

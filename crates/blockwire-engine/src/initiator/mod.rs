@@ -12,6 +12,7 @@
 //! | `request` | requests, completions, where a task's memory is |
 //! | `side` | the protocol session with memory, queues and events: what the receive and send loops work on |
 //! | `session` | the lock, connections: adopt, release, configure, loss |
+//! | `live` | looking at and changing a live session: query, reassign, configure, statistics |
 //! | `drive` | the baton: waiting on the caller's thread |
 //! | `calls` | submit, wait, execute, cancel, queues |
 //! | `background` | what the worker does for sessions |
@@ -22,6 +23,7 @@ mod calls;
 mod cdb;
 mod drive;
 mod histogram;
+mod live;
 mod load;
 mod request;
 mod session;

@@ -12,13 +12,12 @@ use blockwire_proto::{ConnIndex, Endpoint, Fatal, FatalCode, Payload, Slot};
 use super::drive::PollMemory;
 use super::request::Places;
 use super::side::{Queue, Side};
-use crate::calls::{AbortScope, AbortTarget, Change, Handoff, ReleaseMode, SessionSpec};
+use crate::calls::{Handoff, ReleaseMode, SessionSpec};
 use crate::clock::{Clock, Nanos};
 use crate::core::PlaneOptions;
 use crate::counters::Counters;
-use crate::events::{Event, EventQueue, Failure, Released, SessionId, TaskView};
+use crate::events::{Event, EventQueue, Failure, Released, SessionId};
 use crate::mailbox::Mailbox;
-use crate::plane::Statistics;
 use crate::receive::{ReceiveState, feed};
 use crate::sys::socket;
 use crate::trace::{TraceEntry, TraceRing};
@@ -202,53 +201,6 @@ impl InitiatorSession {
         Ok((conn, fd))
     }
 
-    /// `api.query`: tasks of this session under the scope.
-    pub fn look(&self, scope: &AbortScope) -> Vec<TaskView> {
-        let state = self.lock();
-        let mut found = Vec::new();
-        state.side.proto.look(|task| {
-            let wanted = match scope.target {
-                AbortTarget::Task { initiator_task_tag, .. } => task.initiator_task_tag == initiator_task_tag,
-                AbortTarget::TaskSet { lun, .. } => !task.control && task.lun == lun,
-                _ => !task.control,
-            };
-            if wanted {
-                found.push(TaskView {
-                    session: self.id,
-                    initiator_task_tag: task.initiator_task_tag,
-                    cid: task.cid,
-                    lun: task.lun,
-                    cmd_sn: task.cmd_sn,
-                    frozen: task.frozen,
-                    control: task.control,
-                    responded: false,
-                    token: task.context,
-                });
-            }
-        });
-        found
-    }
-
-    /// `api.reassign`: TASK REASSIGN on the connection `to` of what was allegiant to `from`; how many were asked for.
-    ///
-    /// # Errors
-    /// There is no connection `to`.
-    pub fn reassign(&self, from: u16, to: u16) -> Result<u32, Failure> {
-        let mut state = self.lock();
-        let unknown = || Failure::new("plane.unknown", format!("the session has no connection with CID {to}"));
-        let conn = state.side.proto.find_connection(to).ok_or_else(unknown)?;
-        let mut asked = 0;
-        for slot in state.side.proto.frozen(Some(from)) {
-            asked += u32::from(state.side.proto.rebind(slot, conn));
-        }
-        state.side.drain();
-        state.flush(self.clock.now());
-        self.tell(&mut state);
-        drop(state);
-        self.wake_background();
-        Ok(asked)
-    }
-
     /// `api.release`, on the worker.
     pub(super) fn release(&self, cid: u16, mode: ReleaseMode) -> Result<(Option<RawFd>, Released), Failure> {
         let mut state = self.lock();
@@ -304,43 +256,6 @@ impl InitiatorSession {
         Ok((fd, released))
     }
 
-    /// `api.configure`.
-    ///
-    /// # Errors
-    /// There is no such connection, or the operating system refuses.
-    pub fn configure(&self, cid: Option<u16>, changes: &[Change]) -> Result<(), Failure> {
-        let mut state = self.lock();
-        let conns: Vec<ConnIndex> = match cid {
-            None => state.side.proto.connections().collect(),
-            Some(cid) => {
-                let unknown = || Failure::new("plane.unknown", format!("the session has no connection with CID {cid}"));
-                vec![state.side.proto.find_connection(cid).ok_or_else(unknown)?]
-            }
-        };
-        for conn in conns {
-            let fd = state.links[conn].as_ref().and_then(|l| l.transport.fd());
-            let Some(params) = state.side.proto.connection_params_mut(conn) else { continue };
-            for change in changes {
-                match *change {
-                    Change::MaxRecvDataSegmentLength(bytes) => params.max_recv_data_segment_length = bytes,
-                    Change::MaxSendDataSegmentLength(bytes) => params.max_send_data_segment_length = bytes,
-                    Change::KeepAliveInterval(nanos) => params.keep_alive_interval = nanos,
-                    Change::KeepAliveTimeout(nanos) => params.keep_alive_timeout = nanos,
-                    Change::Rate(bytes) => {
-                        if let Some(fd) = fd {
-                            let rate = if bytes == 0 { u64::MAX } else { bytes };
-                            socket::set_pacing_rate(fd, rate).map_err(|e| Failure::io("transport.rate", &e))?;
-                        }
-                    }
-                    Change::ExpStatSn(_) => {} // of a target's connection
-                }
-            }
-        }
-        drop(state);
-        self.wake_background();
-        Ok(())
-    }
-
     /// Ends the session: connections are cut, requests end with `session.lost`.
     pub fn close(&self) {
         let mut state = self.lock();
@@ -369,35 +284,6 @@ impl InitiatorSession {
         if std::mem::take(&mut state.side.news) && state.parked > 0 {
             self.parked.notify_all();
         }
-    }
-
-    /// Counters for `api.statistics`.
-    pub fn statistics(&self, id: SessionId, out: &mut Statistics) {
-        let state = self.lock();
-        let mut own = state.counters.list();
-        own.push(("unfinished", state.side.proto.unfinished() as u64));
-        own.push(("initiator", 1));
-        out.push((format!("sessions.{id}"), own));
-        for conn in state.side.proto.connections() {
-            let Some(link) = state.links.get(conn).and_then(Option::as_ref) else { continue };
-            let mut list = vec![("tasks", u64::from(state.side.proto.tasks_on(conn)))];
-            if let Some(info) = link.transport.tcp_info() {
-                list.extend([
-                    ("rtt_us", u64::from(info.rtt_us)),
-                    ("rtt_variance_us", u64::from(info.rtt_variance_us)),
-                    ("congestion_window", u64::from(info.congestion_window)),
-                    ("retransmits", u64::from(info.retransmits)),
-                    ("unacked", u64::from(info.unacked)),
-                    ("segment_size", u64::from(info.segment_size)),
-                ]);
-            }
-            out.push((format!("connections.{id}.{}", state.side.cid(conn)), list));
-        }
-    }
-
-    /// Adds the ring of PDU headers.
-    pub fn trace(&self, entries: &mut Vec<TraceEntry>) {
-        entries.extend(self.lock().side.trace.iter().copied());
     }
 }
 
@@ -519,10 +405,11 @@ impl State {
                 (code, fatal.what.to_owned(), 0)
             }
         };
-        if !code.is_empty() {
-            self.side.events.push(Event::ConnectionLost { session, cid, code, evidence, errno });
-        }
         self.side.proto.lose_connection(conn, freeze);
+        if !code.is_empty() {
+            let frozen_tasks = if freeze { self.side.proto.frozen(Some(cid)).len() as u32 } else { 0 };
+            self.side.events.push(Event::ConnectionLost { session, cid, code, evidence, errno, frozen_tasks });
+        }
         if self.closed && self.links.iter().all(Option::is_none) {
             self.side.proto.end_all();
         }

@@ -298,7 +298,7 @@ impl TargetSide {
                         }
                     }
                     // the initiator's number: a target learns it from every request
-                    Change::ExpStatSn(_) => {}
+                    Change::ExpStatSn(_) | Change::RecoveryTimeout(_) | Change::RoundRobin(_) => {}
                 }
             }
             due.extend(session.proto.deadline(conn));

@@ -227,9 +227,9 @@ impl TargetSide {
         };
         let frozen = session.proto.params().error_recovery_level >= 2;
         let mode = if frozen { ReleaseMode::Freeze } else { ReleaseMode::Terminate };
-        self.take_connection(core, index, conn, mode);
+        let frozen_tasks = self.take_connection(core, index, conn, mode).map_or(0, |r| r.frozen_tasks);
         self.settle_aborts();
-        core.events.push(Event::ConnectionLost { session: id, cid, code, evidence, errno });
+        core.events.push(Event::ConnectionLost { session: id, cid, code, evidence, errno, frozen_tasks });
     }
 
     /// Store operations ended.
