@@ -76,6 +76,9 @@ impl InitiatorSession {
     pub(super) fn probe(&mut self, conn: ConnIndex) {
         let mut bhs = self.immediate_header(conn, Opcode::NopOut, FINAL);
         let Some(slot) = self.own_request(conn, &mut bhs, Kind::Nop, Purpose::Probe) else { return };
+        for slot in self.tasks.slots(|t| t.conn == conn && t.state == State::Active) {
+            self.tasks[slot].pinged = true;
+        }
         let (sent, cmd_sn) = (self.now, self.cmd_sn);
         self.recovered.probes += 1;
         let connection = self.connection(conn);
@@ -101,8 +104,25 @@ impl InitiatorSession {
         {
             return self.retry(slot);
         }
+        self.reassign_again(conn);
         self.ask_tails(conn);
         Ok(())
+    }
+
+    /// A TASK REASSIGN that was sent before the ping and is not answered did not arrive: nothing delays its answer.
+    fn reassign_again(&mut self, conn: ConnIndex) {
+        let lost = self.tasks.slots(|t| {
+            let mine = t.conn == conn && t.state == State::Active && t.pinged;
+            mine && matches!(t.purpose, Purpose::Reassign(_))
+        });
+        for slot in lost {
+            let task = &mut self.tasks[slot];
+            task.pinged = false;
+            let mut bhs = task.bhs;
+            let connection = self.connection(conn);
+            bhs.set_exp_stat_sn(connection.exp_stat_sn);
+            connection.queue.push(bhs, Payload::None, Some(slot), 0);
+        }
     }
 
     /// Tasks that wait in the middle of something: the end of a Data-In sequence, or an R2T. RFC 7143 7.1.4.1 leaves the

@@ -92,6 +92,8 @@ pub(super) struct Task {
     /// The next number is taken as it is: what was sent on the lost connection is not known here.
     pub renumber: bool,
     pub aborting: bool,
+    /// A probe went out after it.
+    pub pinged: bool,
     /// Bytes of the read that arrived.
     pub received: RangeSet,
     /// Bytes of the write that were sent unsolicited or asked for.
@@ -138,6 +140,7 @@ impl Task {
             replay: false,
             renumber: false,
             aborting: false,
+            pinged: false,
             received: RangeSet::default(),
             asked: RangeSet::default(),
             sequence_bytes: 0,
@@ -212,6 +215,7 @@ impl TaskTable {
         task.replay = false;
         task.renumber = false;
         task.aborting = false;
+        task.pinged = false;
         task.received.clear();
         task.asked.clear();
         task.sequence_bytes = 0;

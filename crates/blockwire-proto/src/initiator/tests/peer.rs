@@ -25,6 +25,10 @@ impl Rig {
     pub fn new(params: SessionParams, connection: ConnectionParams) -> Self {
         let mut session = InitiatorSession::new(params, 0x10, 0x10, 0x1f);
         session.add_connection(connection, STAT_SN, 0);
+        Self::of(session)
+    }
+
+    pub fn of(session: InitiatorSession) -> Self {
         Self { session, memory: HashMap::new(), control: Vec::new(), destination: Destination::None, moved: 0, now: 5 }
     }
 
