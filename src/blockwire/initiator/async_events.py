@@ -58,15 +58,20 @@ class AsyncEvents:
 
     def _logout_request(self, cid: int, message: AsyncMessage) -> None:
         """The target wants the connection logged out within Parameter3 seconds."""
-        self._session.runtime.spawn(self._log_out(), f"logout {self._session.target_name}")
+        self._session.runtime.spawn(self._remove(cid), f"logout {self._session.target_name}")
 
     def _connection_drop(self, cid: int, message: AsyncMessage) -> None:
-        """Parameter1 names the connection; Parameter2 is Time2Wait."""
+        """Parameter1 names the connection; Parameter2 is Time2Wait, Parameter3 Time2Retain."""
         session = self._session
-        if message.parameter1 not in session.cids:
-            _log.warning("%s drops connection %d, which there is not", session.target_name, message.parameter1)
-            return
-        session.lost(f"asynchronous message {message.async_event}", float(message.parameter2))
+        dropped, wait, retain = message.parameter1, float(message.parameter2), float(message.parameter3)
+        if dropped not in session.cids:
+            _log.info("%s drops connection %d, which is gone here too", session.target_name, dropped)
+        elif len(session.cids) > 1 or session.connections.keeps:
+            session.runtime.spawn(
+                session.connections.dropped(dropped, wait, retain), f"connection {dropped} is dropped"
+            )
+        else:
+            session.lost(f"asynchronous message {message.async_event}", wait)
 
     def _session_drop(self, cid: int, message: AsyncMessage) -> None:
         """All connections of the session; Parameter2 is Time2Wait."""
@@ -78,6 +83,15 @@ class AsyncEvents:
 
     def _task_termination(self, cid: int, message: AsyncMessage) -> None:
         """The plane stops the Data-Out and acknowledges (FastAbort, 4.2.3.4); the tasks end by their own answers."""
+
+    async def _remove(self, cid: int) -> None:
+        """One of several connections goes alone; with the last one the session does."""
+        session = self._session
+        if cid in session.cids and len(session.cids) > 1:
+            with contextlib.suppress(errors.Error, OSError):
+                await session.remove_connection(cid)
+        else:
+            await self._log_out()
 
     async def _log_out(self) -> None:
         session = self._session
@@ -91,7 +105,7 @@ class AsyncEvents:
         session = self._session
         number = session.id
         try:
-            await session.renegotiate()
+            await session.renegotiate(cid=cid)
         except (errors.Error, OSError) as error:
             _log.info("%s asked for a negotiation that failed: %s", session.target_name, error)
             if session.is_on(number):

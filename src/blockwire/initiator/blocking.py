@@ -12,7 +12,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from blockwire import errors
-from blockwire.dataplane.api import IoKind, TaskDone
+from blockwire.dataplane.api import IoKind, TaskDone, TaskView
 from blockwire.initiator.blocking_queue import Queue
 from blockwire.initiator.geometry import Geometry, Identity, LunInfo
 from blockwire.initiator.logical_unit import ScsiResult, octets
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from blockwire.initiator import logical_unit
     from blockwire.initiator import session as aio_session
     from blockwire.net.control_thread import ControlThread
+    from blockwire.wire.constants import TaskFunction
+    from blockwire.wire.task import TaskManagementResponse
 
 _READ, _WRITE, _FLUSH = IoKind.READ, IoKind.WRITE, IoKind.FLUSH
 
@@ -200,6 +202,19 @@ class Lun:
         """
         return self.control.run(self.core.scsi(cdb, data_in, data_out))
 
+    def reset(self) -> None:
+        """LOGICAL UNIT RESET (RFC 7143 11.5.1): the tasks of every initiator on it end. Those of this session are sent
+        again where that is harmless."""
+        self.control.run(self.core.reset())
+
+    def abort_task_set(self) -> None:
+        """ABORT TASK SET: the tasks that this session has on it end."""
+        self.control.run(self.core.abort_task_set())
+
+    def clear_task_set(self) -> None:
+        """CLEAR TASK SET: the tasks of every initiator on it end; the others are told."""
+        self.control.run(self.core.clear_task_set())
+
     # ------------------------------------------------------------------ views
     def queue(self, depth: int = 32) -> Queue:
         """Many requests in flight from one thread; see `Queue`."""
@@ -294,6 +309,42 @@ class Session:
     def retry_now(self) -> None:
         """The target is said to be back: a lost session is opened again at once."""
         self.control.loop.call_soon_threadsafe(self.core.retry_now)
+
+    @property
+    def cids(self) -> tuple[int, ...]:
+        """Its live connections."""
+        return self.core.cids
+
+    def add_connection(self) -> int:
+        """One more connection of the session; gives its CID. UsageError when MaxConnections allows no more, LoginError
+        when the target refuses it."""
+        return self.control.run(self.core.add_connection())
+
+    def remove_connection(self, cid: int) -> None:
+        """Logs one connection out; not the last. At ErrorRecoveryLevel 2 its tasks go on on the others."""
+        self.control.run(self.core.remove_connection(cid))
+
+    def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
+        """Limits what the session sends (its connections share it evenly), or what one connection sends, without a new
+        login; 0 lifts the limit. What the target sends is limited there."""
+        self.control.run(self.core.set_rate(bytes_per_second, cid))
+
+    def task_management(
+        self, function: TaskFunction, lun: int = 0, *, task: TaskView | None = None, cid: int | None = None,
+        timeout: float | None = None,
+    ) -> TaskManagementResponse:  # fmt: skip
+        """One task management function and its response (RFC 7143 11.5, RFC 7144 6). `task` names the task of ABORT
+        TASK and QUERY TASK (see `tasks`). Functions 9 to 12 need iSCSIProtocolLevel=2. TimedOutError after it."""
+        return self.control.run(self.core.task_management(function, lun, task=task, cid=cid, timeout=timeout))
+
+    def tasks(self) -> tuple[TaskView, ...]:
+        """The SCSI tasks that have not ended."""
+        return self.control.run(self.core.tasks())
+
+    def target_reset(self, cold: bool = False) -> None:
+        """TARGET WARM RESET: the tasks of every initiator on every logical unit of the target end. A cold one ends
+        every session besides, this one too."""
+        self.control.run(self.core.target_reset(cold))
 
     def close(self) -> None:
         """Logs out and closes; idempotent."""

@@ -12,6 +12,7 @@ from blockwire.auth import OutstandingChallenges
 from blockwire.dataplane.api import DataPlane
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.initiator.connect import log_in
+from blockwire.initiator.further import log_in_further
 from blockwire.initiator.identity import default_initiator_name
 from blockwire.initiator.isids import Isids, RandomIsids
 from blockwire.initiator.options import Options
@@ -45,6 +46,8 @@ class Initiator:
         """CHAP challenges of all logins that are under way (RFC 7143 9.2.1)."""
         self.log_in = functools.partial(log_in, challenges=self.challenges)
         """How a connection is made and logged in; tests put their own in its place."""
+        self.log_in_further = functools.partial(log_in_further, challenges=self.challenges)
+        """How a further connection of a session is."""
         self.runtime = runtime
         self.dispatch = Dispatch(plane)
         self.dispatch.attach()

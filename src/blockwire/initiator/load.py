@@ -121,7 +121,7 @@ async def _settled(lun: Lun, first: bool) -> None:
 
 def _tell(session: Session, number: int, code: str) -> None:
     if session.id == number:
-        session.lost(code)
+        session.request_lost(code, number)
 
 
 def add(reports: Sequence[LoadReport]) -> LoadReport:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
 from blockwire.dataplane.api import IoKind, TaskDone
-from blockwire.initiator import retry_policy
+from blockwire.initiator import retry_policy, task_management
 from blockwire.initiator.geometry import Geometry, Identity, pieces
 from blockwire.initiator.ladder import STUCK, TIMED_OUT
 from blockwire.initiator.retry_policy import Attempts, Verdict
 from blockwire.names import encode_lun
+from blockwire.wire.constants import TaskFunction
 
 if TYPE_CHECKING:
     from blockwire.initiator.file import AsyncLunFile
@@ -180,6 +181,19 @@ class Lun:
             for start, size in pieces(done, offset + length - done, len(zeros)):
                 await self.io(IoKind.WRITE, start, size, memoryview(zeros)[:size])
 
+    async def reset(self) -> None:
+        """LOGICAL UNIT RESET (RFC 7143 11.5.1): the tasks of every initiator on it end. Those of this session are sent
+        again where that is harmless."""
+        await task_management.perform(self.session, TaskFunction.LOGICAL_UNIT_RESET, self._field)
+
+    async def abort_task_set(self) -> None:
+        """ABORT TASK SET: the tasks that this session has on it end."""
+        await task_management.perform(self.session, TaskFunction.ABORT_TASK_SET, self._field)
+
+    async def clear_task_set(self) -> None:
+        """CLEAR TASK SET: the tasks of every initiator on it end; the others are told."""
+        await task_management.perform(self.session, TaskFunction.CLEAR_TASK_SET, self._field)
+
     async def scsi(self, cdb: bytes, data_in: Any = 0, data_out: Any = b"") -> ScsiResult:
         """Any SCSI command. `data_in` is how many bytes may come back, or a writable buffer for them.
 
@@ -302,7 +316,7 @@ class Lun:
             done = TaskDone(done.token, 0, code=retry_policy.RESET)
         verdict, pause = retry_policy.judge(done, attempts, session.runtime.now())
         if done.code in retry_policy.LOST_CODES and number == session.id:
-            session.lost(done.code)  # else it was an earlier session's end, and this one may be well
+            session.request_lost(done.code, number)  # else it was an earlier session's end, and this one may be well
         if verdict is Verdict.REOPEN:
             await session.ready()
         elif verdict is Verdict.REPEAT:

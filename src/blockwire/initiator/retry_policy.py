@@ -69,6 +69,9 @@ LOST_CODES: Final = frozenset(
 """Codes that mean: no answer will come on this session any more. The last is of a session that is forgotten already."""
 
 
+CONNECTION_CODES: Final = frozenset({"connection.lost", "session.no-connection"})
+"""Those of them that may be about one connection of several."""
+
 RESET: Final = "task.reset"
 """The code of a request that a reset of the recovery ladder ended."""
 MAX_RESETS: Final = 2

@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
-from blockwire.dataplane.api import TaskDone
-from blockwire.initiator import identify, retry_policy, text_exchange
+from blockwire.dataplane.api import TaskDone, TaskView
+from blockwire.initiator import identify, retry_policy, task_management, text_exchange
 from blockwire.initiator.async_events import AsyncEvents
 from blockwire.initiator.connect import LoggedIn
+from blockwire.initiator.connections import Connections
 from blockwire.initiator.geometry import LunInfo
 from blockwire.initiator.ladder import Ladder
 from blockwire.initiator.logical_unit import Lun, lun_field
@@ -28,8 +29,9 @@ from blockwire.scsi import cdb
 from blockwire.scsi.inquiry import DeviceType
 from blockwire.scsi.luns import parse_lun_list
 from blockwire.wire.async_message import AsyncMessage
-from blockwire.wire.constants import LogoutReason, LogoutResult, Opcode
+from blockwire.wire.constants import LogoutReason, LogoutResult, Opcode, TaskFunction
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
+from blockwire.wire.task import TaskManagementResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +74,8 @@ class Session:
         self.observers: list[Callable[[AsyncMessage], None]] = []
         """Called with every asynchronous message of the target, before it is acted on."""
         self._async_events = AsyncEvents(self)
+        self.connections = Connections(self)
+        """Those there are, and the recovery of those that are lost."""
         self.isid = initiator.isids.take(self.initiator_name, url.target)
         """The same towards the same target after every restart."""
         self._wake: asyncio.Event = asyncio.Event()
@@ -102,8 +106,8 @@ class Session:
 
     @property
     def cids(self) -> tuple[int, ...]:
-        """Its connections."""
-        return () if self._logged_in is None else (self._logged_in.cid,)
+        """Its live connections."""
+        return self.connections.cids
 
     def is_on(self, number: int) -> bool:
         """Whether it is open on the plane's session `number`."""
@@ -154,7 +158,12 @@ class Session:
             self.url = replace(self.url, portal=found.home)
         self._time2wait = float(found.parameters.default_time2wait)
         self._error = None
+        self.connections.begin(session, found)
         self.state = State.OPEN
+        if self.connections.wanted > 1:
+            await self.connections.fill()
+            if not self.is_on(session):
+                return
         self._wake.set()
 
     def _is(self, state: State) -> bool:
@@ -211,6 +220,13 @@ class Session:
         self._wake.clear()
         self._forget(self.id)
         self.runtime.spawn(self._reopen(), f"reopen {self.url.target}")
+
+    def request_lost(self, code: str, number: int) -> None:
+        """A request on the plane's session `number` ended with `code`: no answer will come. That is the session's end,
+        unless only one of its connections is gone."""
+        self.dispatch.pump()  # what the plane has to tell about its connections comes first
+        if self.is_on(number) and not (code in retry_policy.CONNECTION_CODES and self.connections.survives()):
+            self.lost(code)
 
     async def _reopen(self) -> None:
         backoff, attempt = self.timers.backoff, 0
@@ -275,10 +291,13 @@ class Session:
         if event.session != self.id and self.state is State.OPEN:
             return  # a straggler of an earlier session
         if kind == "ConnectionLost":
-            self.lost(f"{event.code} {event.evidence}".strip())
-            self.loss = f"{event.code} {event.evidence}".strip()  # also when a request told of the loss first
+            code = f"{event.code} {event.evidence}".strip()
+            if not self.connections.on_lost(event.cid, code):
+                self.lost(code)
+            self.loss = code  # also when a request told of the loss first
         elif kind == "ConnectionClosed":
-            self.lost("closed")
+            if not self.connections.on_closed(event.cid):
+                self.lost("closed")
         elif kind == "ProtocolViolation":
             _log.warning("%s broke the protocol: %s", self.url.target, event.what)
         elif kind == "ControlPdu" and event.header[0] & 0x3F == Opcode.ASYNC_MESSAGE:
@@ -336,7 +355,7 @@ class Session:
                 return bytes(done.data or b"")
             verdict, pause = retry_policy.judge(done, attempts, self.runtime.now())
             if done.code and number == self.id and done.code in retry_policy.LOST_CODES:
-                self.lost(done.code)
+                self.request_lost(done.code, number)
             if verdict is Verdict.REOPEN:
                 continue
             if verdict is Verdict.FAIL:
@@ -403,23 +422,72 @@ class Session:
         return Lun(self, lun, geometry, who, read_only, owns_session)
 
     # ------------------------------------------------------------------ closing
-    async def log_out(self, reason: LogoutReason = LogoutReason.CLOSE_SESSION, cid: int = 0) -> LogoutResponse:
+    async def log_out(
+        self, reason: LogoutReason = LogoutReason.CLOSE_SESSION, cid: int = 0, *, on: int | None = None
+    ) -> LogoutResponse:
         """A Logout Request and its answer (RFC 7143 11.14, 11.15): the whole session, one connection, or one connection
-        for recovery. `cid` is reserved when the session is closed. TimeoutError after `Timers.logout`."""
+        for recovery. `cid` is reserved when the session is closed. It goes out on the connection `on`, None: on any.
+        TimeoutError after `Timers.logout`."""
         request = LogoutRequest(reason=reason, initiator_task_tag=0, cid=cid)
         async with self.runtime.timeout(self.timers.logout):
-            answer = await self.dispatch.answer(self.plane.send_pdu(self.id, None, request.encode()))
+            answer = await self.dispatch.answer(self.plane.send_pdu(self.id, on, request.encode()))
         response = LogoutResponse.decode(bytes(answer.header), b"", bytes(answer.data))
         if response.response != LogoutResult.SUCCESS:
             _log.warning("%s answered the logout with %d", self.url.target, response.response)
         return response
 
-    async def renegotiate(self, keys: Mapping[str, str] | None = None) -> dict[str, str]:
-        """Negotiates keys anew on the live connection (RFC 7143 6.4), MaxRecvDataSegmentLength above all; without any
-        an empty Text Request goes out. Gives the keys in force."""
+    async def renegotiate(self, keys: Mapping[str, str] | None = None, cid: int | None = None) -> dict[str, str]:
+        """Negotiates keys anew on one live connection, or on each of them (RFC 7143 6.4), MaxRecvDataSegmentLength
+        above all; without any an empty Text Request goes out. Gives the keys in force (of the last one)."""
         found = self._open_login()
-        found.parameters = await text_exchange.renegotiate(self, found.cid, found.parameters, keys or {})
+        for each in self.cids if cid is None else (cid,):
+            connection = self.connections.live.get(each)
+            if connection is None:
+                if cid is not None:
+                    raise errors.UsageError(f"the session has no connection {cid}", code="usage.connections")
+                continue
+            found = connection.login
+            found.parameters = await text_exchange.renegotiate(self, each, found.parameters, keys or {})
         return found.parameters.to_keys()
+
+    # ------------------------------------------------------------------ connections
+    async def add_connection(self) -> int:
+        """One more connection of the session; gives its CID. UsageError when MaxConnections allows no more, LoginError
+        when the target refuses it."""
+        await self.ready()
+        return await self.connections.add()
+
+    async def remove_connection(self, cid: int) -> None:
+        """Logs one connection out; not the last. At ErrorRecoveryLevel 2 its tasks go on on the others."""
+        await self.connections.remove(cid)
+
+    async def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
+        """Limits what the session sends (its connections share it evenly), or what one connection sends, without a new
+        login; 0 lifts the limit. What the target sends is limited there."""
+        if not bytes_per_second >= 0:
+            raise errors.UsageError(f"rate: {bytes_per_second} is no number of bytes per second", code="usage.rate")
+        if cid is not None and cid not in self.cids:
+            raise errors.UsageError(f"the session has no connection {cid}", code="usage.connections")
+        await self.connections.set_rate(bytes_per_second, cid)
+
+    # ------------------------------------------------------------------ task management
+    async def task_management(
+        self, function: TaskFunction, lun: int = 0, *, task: TaskView | None = None, cid: int | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - part of the message
+    ) -> TaskManagementResponse:  # fmt: skip
+        """One task management function and its response (RFC 7143 11.5, RFC 7144 6). `task` names the task of ABORT
+        TASK and QUERY TASK (see `tasks`). Functions 9 to 12 need iSCSIProtocolLevel=2. TimedOutError after it."""
+        return await task_management.request(self, function, lun_field(lun), task=task, cid=cid, seconds=timeout)
+
+    async def tasks(self) -> tuple[TaskView, ...]:
+        """The SCSI tasks that have not ended."""
+        return await task_management.tasks(self)
+
+    async def target_reset(self, cold: bool = False) -> None:
+        """TARGET WARM RESET: the tasks of every initiator on every logical unit of the target end. A cold one ends
+        every session besides, this one too."""
+        function = TaskFunction.TARGET_COLD_RESET if cold else TaskFunction.TARGET_WARM_RESET
+        await task_management.perform(self, function)
 
     async def close(self) -> None:
         """Logs out and closes; idempotent. A target that does not answer holds it up for `Timers.logout` at most."""

@@ -211,10 +211,12 @@ class Recovery:
         return self._answer(request, LogoutResult.SUCCESS), Effects()
 
     def _answer(self, request: LogoutRequest, result: LogoutResult) -> LogoutResponse:
+        # 11.15.3: after a logout that is done nothing here needs more time before the tasks are reassigned.
+        done = result is LogoutResult.SUCCESS and request.reason == LogoutReason.REMOVE_FOR_RECOVERY
         return LogoutResponse(
             response=result,
             initiator_task_tag=request.initiator_task_tag,
-            time2wait=self._parameters.default_time2wait,
+            time2wait=0 if done else self._parameters.default_time2wait,
             time2retain=self._parameters.default_time2retain if self._parameters.error_recovery_level == 2 else 0,
         )
 

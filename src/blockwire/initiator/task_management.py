@@ -1,0 +1,86 @@
+"""Task management that a caller asks for (RFC 7143 11.5, 11.6; RFC 7144 section 6)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from blockwire import errors
+from blockwire.dataplane.api import AbortKind, AbortScope, TaskView
+from blockwire.wire.constants import RESERVED_TAG, TaskFunction, TaskResponse
+from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
+
+if TYPE_CHECKING:
+    from blockwire.initiator.session import Session
+
+LEVEL_2 = frozenset(
+    {
+        TaskFunction.QUERY_TASK,
+        TaskFunction.QUERY_TASK_SET,
+        TaskFunction.I_T_NEXUS_RESET,
+        TaskFunction.QUERY_ASYNCHRONOUS_EVENT,
+    }
+)
+"""MUST NOT be sent unless iSCSIProtocolLevel=2 was negotiated (RFC 7144 6.3)."""
+
+
+async def request(
+    session: Session,
+    function: TaskFunction,
+    field: int = 0,
+    *,
+    task: TaskView | None = None,
+    cid: int | None = None,
+    seconds: float | None = None,
+) -> TaskManagementResponse:
+    """One function and its response. `field` is the LUN field, `task` the referenced task, which is asked about on its
+    own connection (11.5.1). UsageError for a function that may not be sent, TimedOutError after `seconds`."""
+    if function is TaskFunction.TASK_REASSIGN:
+        raise errors.UsageError("tasks are reassigned by the session itself", code="usage.task-management")
+    level = int(session.keys["iSCSIProtocolLevel"])
+    if function in LEVEL_2 and level < 2:
+        raise errors.UsageError(
+            f"{function.name} needs iSCSIProtocolLevel=2", code="usage.task-management",
+            evidence=f"iSCSIProtocolLevel={level} was negotiated", next='offer it: keys={"iSCSIProtocolLevel": "2"}',
+        )  # fmt: skip
+    if (function in (TaskFunction.ABORT_TASK, TaskFunction.QUERY_TASK)) != (task is not None):
+        raise errors.UsageError(f"{function.name}: a task is named by ABORT TASK and QUERY TASK, and only by them")
+    await session.ready()
+    pdu = TaskManagementRequest(
+        function=function,
+        lun=field.to_bytes(8, "big"),
+        initiator_task_tag=0,
+        referenced_task_tag=RESERVED_TAG if task is None else task.initiator_task_tag,
+        ref_cmd_sn=0 if task is None else task.cmd_sn,
+    )
+    on = task.cid if task is not None and task.cid in session.cids else cid
+    wait = session.timers.timeout if seconds is None else seconds
+    try:
+        async with session.runtime.timeout(wait):
+            answer = await session.dispatch.answer(session.plane.send_pdu(session.id, on, pdu.encode()))
+    except TimeoutError as error:
+        raise errors.TimedOutError(
+            f"{function.name}: no answer in time", code="task-management.timeout", evidence=f"nothing within {wait:g} s"
+        ) from error
+    return TaskManagementResponse.decode(bytes(answer.header), b"", bytes(answer.data))
+
+
+async def perform(session: Session, function: TaskFunction, field: int = 0) -> None:
+    """`request`, with an error unless the function is complete."""
+    response = (await request(session, function, field)).response
+    if response == TaskResponse.FUNCTION_COMPLETE:
+        return
+    try:
+        said = TaskResponse(response).name.lower().replace("_", " ")
+    except ValueError:
+        said = f"response {response}"
+    raise errors.Error(
+        f"{session.target_name} does not do {function.name.replace('_', ' ')}: {said}",
+        code="task-management.refused", whose="peer", evidence=f"response {response} (RFC 7143 11.6.1)",
+    )  # fmt: skip
+
+
+async def tasks(session: Session) -> tuple[TaskView, ...]:
+    """The SCSI tasks of the session that have not ended, as the plane knows them."""
+    scope = AbortScope(AbortKind.NEXUS, session=session.id)
+    found: tuple[TaskView, ...] = await session.dispatch.op(session.plane.query(scope))
+    return found
