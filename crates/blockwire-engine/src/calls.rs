@@ -172,8 +172,8 @@ pub struct Effects {
     pub fence: bool,
     pub max_recv_data_segment_length: Option<u32>,
     pub max_send_data_segment_length: Option<u32>,
-    /// Initiator task tag and the CID that the task was allegiant to.
-    pub rebind: Option<(u32, u16)>,
+    /// Initiator task tag and the CID that the task was allegiant to; None takes it wherever it is frozen.
+    pub rebind: Option<(u32, Option<u16>)>,
     pub exp_data_sn: u32,
     pub close: bool,
 }
@@ -188,8 +188,11 @@ pub enum Change {
     /// Bytes per second; 0 lifts it.
     Rate(u64),
     ExpStatSn(u32),
-    /// Initiator: nanoseconds until a PDU that is missing is asked for again.
+    /// Nanoseconds until a PDU that is missing is asked for again (target: Data-Out, above error recovery level 0; 0 is never).
     RecoveryTimeout(u64),
     /// Initiator: commands go to the connections in turn, or to the one with the fewest.
     RoundRobin(bool),
+    /// Target: seed of the order of Data-In and R2Ts where the keys leave it free (RFC 7143 13.18, 13.19), for testing
+    /// initiators; 0 is in order.
+    Shuffle(u64),
 }

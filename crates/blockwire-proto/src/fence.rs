@@ -36,6 +36,16 @@ impl Fence {
         matches!(self, Self::Clear)
     }
 
+    /// Whether an acknowledgement on this connection is waited for.
+    #[must_use]
+    pub fn waits_for(&self, conn: ConnIndex) -> bool {
+        match self {
+            Self::Clear => false,
+            Self::Raised { marks } => marks.iter().any(|mark| mark.0 == conn),
+            Self::Sent { conn: c, .. } => *c == conn,
+        }
+    }
+
     /// Raises the fence over the unacknowledged numbers of the connections given. True when the fenced response may be
     /// sent at once because nothing is outstanding.
     pub fn raise(&mut self, unacknowledged: impl Iterator<Item = (ConnIndex, u32)>) -> bool {

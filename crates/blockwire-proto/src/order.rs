@@ -58,6 +58,15 @@ impl OrderQueue {
         }
     }
 
+    /// A waiting task was never here: its number may come again (7.2.1, 7.11).
+    pub fn forget(&mut self, slot: Slot) {
+        for place in &mut self.places {
+            if *place == Entry::Task(slot) {
+                *place = Entry::Missing;
+            }
+        }
+    }
+
     /// A waiting task ended before its turn: its number stays received.
     pub fn consume(&mut self, slot: Slot) {
         for place in &mut self.places {

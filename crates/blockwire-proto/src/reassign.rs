@@ -1,28 +1,22 @@
-//! Moving a task from a connection that is gone to another one (RFC 7143 7.2.2, 11.5.1, 11.5.7).
+//! What a task needs to go on on another connection (RFC 7143 7.2.2, 11.5.6).
 //!
-//! What a task has received and what its initiator has is kept in bytes; the DataSN of the request is turned into an
-//! offset by the log. What follows on the new connection uses that connection's segment length.
+//! Progress is in bytes: the initiator's ExpDataSN of the request is turned into ranges by the log. What follows on the
+//! new connection uses that connection's segment length.
 
 use crate::ranges::RangeSet;
 use crate::sequence::DataSnLog;
 
-/// Where Data-In goes on after a reassignment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResumeIn {
-    /// Offset of the first byte to be sent (again).
-    pub offset: u64,
-    /// DataSN of the next PDU.
-    pub data_sn: u32,
-}
-
-/// Finds where Data-In resumes. `sent_to` is how far data was queued, `exp_data_sn` what the initiator asks for: the
-/// number of the first PDU it lacks, or 0 for everything. None: the number was never sent (the request is invalid).
-pub fn resume_data_in(log: &mut DataSnLog, sent_to: u64, exp_data_sn: u32) -> Option<ResumeIn> {
-    if exp_data_sn > log.next() {
-        return None;
+/// Puts the log back to what the initiator acknowledges with `exp_data_sn`; gives the bytes to be sent again, with numbers
+/// from `log.next()` on.
+///
+/// 11.5.6: 0 leaves the acknowledgement reference number as it is; a number that was never sent or is acknowledged
+/// already MUST be ignored, which is the same.
+pub fn resume_data_in(log: &mut DataSnLog, exp_data_sn: u32) -> RangeSet {
+    if exp_data_sn > log.first() && exp_data_sn <= log.next() {
+        log.acknowledge(exp_data_sn);
     }
-    let offset = log.rewind(exp_data_sn).unwrap_or(sent_to);
-    Some(ResumeIn { offset, data_sn: exp_data_sn })
+    let first = log.first();
+    log.rewind(first)
 }
 
 /// The next stretch of a write that has to be asked for, at most `burst` bytes: received data is never asked for again.
@@ -39,12 +33,22 @@ mod tests {
     #[test]
     fn resumes_at_a_byte_not_at_number_times_length() {
         let mut log = DataSnLog::default();
-        log.push(0, 8192).unwrap();
-        log.push(8192, 8192).unwrap();
-        log.push(16384, 100).unwrap();
-        assert_eq!(resume_data_in(&mut log.clone(), 16484, 1), Some(ResumeIn { offset: 8192, data_sn: 1 }));
-        assert_eq!(resume_data_in(&mut log.clone(), 16484, 3), Some(ResumeIn { offset: 16484, data_sn: 3 }));
-        assert_eq!(resume_data_in(&mut log, 16484, 4), None);
+        log.push(0, 8192, false).unwrap();
+        log.push(8192, 8192, false).unwrap();
+        log.push(16384, 100, true).unwrap();
+        let resumed = |exp_data_sn| {
+            let mut log = log.clone();
+            let again: Vec<_> = resume_data_in(&mut log, exp_data_sn).iter().collect();
+            (again, log.next())
+        };
+        assert_eq!(resumed(1), (vec![(8192, 16_484)], 1));
+        assert_eq!(resumed(3), (vec![], 3));
+        assert_eq!(resumed(0), (vec![(0, 16_484)], 0));
+        assert_eq!(resumed(4), (vec![(0, 16_484)], 0), "11.5.6: any other value MUST be ignored");
+        log.acknowledge(2);
+        let mut again = log.clone();
+        assert_eq!(resume_data_in(&mut again, 1).iter().collect::<Vec<_>>(), [(16_384, 16_484)]);
+        assert_eq!(again.next(), 2);
     }
 
     #[test]

@@ -309,6 +309,7 @@ pub fn changes(value: &Bound<'_, PyAny>) -> PyResult<Vec<Change>> {
             "exp_stat_sn" => Change::ExpStatSn(number as u32),
             "recovery_timeout" => Change::RecoveryTimeout(seconds(number)),
             "round_robin" => Change::RoundRobin(number != 0.0),
+            "shuffle_seed" => Change::Shuffle(number as u64),
             other => {
                 return Err(PyValueError::new_err(format!(
                     "{other} cannot be changed on a live connection"

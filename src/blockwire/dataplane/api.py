@@ -171,8 +171,10 @@ class DataPlane(Protocol):
     def configure(self, session: SessionId, cid: int | None, changes: Mapping[str, float]) -> OpId:
         """Live changes: `max_recv_data_segment_length`, `max_send_data_segment_length`, `keep_alive_interval`,
         `keep_alive_timeout`, `rate` (bytes per second, 0 lifts it), `exp_stat_sn`;
-        of an initiator's session also `recovery_timeout` (seconds until what is missing is asked for again, RFC 7143
-        7.1.4) and `round_robin` (1: commands go to the connections in turn; 0: to the one with the fewest)."""
+        `recovery_timeout` (seconds until what is missing is asked for again, RFC 7143 7.1.4, above level 0);
+        of an initiator's session also `round_robin` (1: commands go to the connections in turn; 0: to the one with the
+        fewest); of a target's session also `shuffle_seed` (order of Data-In and R2Ts where DataPDUInOrder=No and
+        DataSequenceInOrder=No leave it free, for testing initiators; 0 is in order)."""
         ...
 
     # target

@@ -379,8 +379,9 @@ class Effects:
     """Response Fence (RFC 7143 4.2.2.3): wait until all earlier responses of the nexus are acknowledged."""
     apply: Mapping[str, int] = field(default_factory=dict)
     """Takes effect with this response: `max_recv_data_segment_length`, `max_send_data_segment_length`."""
-    rebind: tuple[int, int] | None = None
-    """(initiator task tag, CID it was allegiant to): TASK REASSIGN, the response first (RFC 7143 11.5.1)."""
+    rebind: tuple[int, int | None] | None = None
+    """(initiator task tag, CID it was allegiant to, or None for wherever it is frozen): TASK REASSIGN, the response
+    first (RFC 7143 11.5.1)."""
     exp_data_sn: int = 0
     close: bool = False
     """Close the connection after this response was sent."""

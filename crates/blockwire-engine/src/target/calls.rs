@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use blockwire_proto::retain::RetentionBudget;
 use blockwire_proto::target::{TargetLimits, TargetSession};
 use blockwire_proto::{ConnIndex, Endpoint};
 use blockwire_store::{CompletionSink, OpenOptions, Store};
@@ -72,7 +73,11 @@ impl TargetSide {
             work: Vec::new(),
             reserved: 0,
             retains,
+            recovers: retains,
+            retention: RetentionBudget::new(core.arena.capacity() as u64 / 8),
+            frozen_at: 0,
         };
+        self.shared.retention.set_limit(core.arena.capacity() as u64 / 2);
         session.publish_numbers();
         self.shared.sessions[index] = Some(Box::new(session));
         self.index.insert(id, index as u32);
@@ -253,6 +258,7 @@ impl TargetSide {
                     cx.session.work_mut(slot).pulling = false;
                 }
                 if mode == ReleaseMode::Freeze {
+                    cx.session.frozen_at = cx.now;
                     cx.session.proto.freeze_connection(conn)
                 } else {
                     // store operations of ended tasks go on; their memory stays with them
@@ -283,6 +289,13 @@ impl TargetSide {
             Some(cid) => vec![session.proto.connection_by_cid(cid).ok_or_else(|| unknown_connection(cid))?],
             None => (0..session.links.len()).filter(|c| session.links[*c].is_some()).collect(),
         };
+        for change in changes {
+            match *change {
+                Change::Shuffle(seed) => session.proto.set_shuffle(seed),
+                Change::RecoveryTimeout(n) => session.proto.set_data_timeout(n),
+                _ => {}
+            }
+        }
         let mut due = Vec::new();
         for conn in conns {
             for change in changes {
@@ -298,7 +311,8 @@ impl TargetSide {
                         }
                     }
                     // the initiator's number: a target learns it from every request
-                    Change::ExpStatSn(_) | Change::RecoveryTimeout(_) | Change::RoundRobin(_) => {}
+                    Change::ExpStatSn(_) | Change::RoundRobin(_) => {}
+                    Change::RecoveryTimeout(_) | Change::Shuffle(_) => {}
                 }
             }
             due.extend(session.proto.deadline(conn));

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use blockwire_proto::retain::RetentionBudget;
 use blockwire_proto::target::{Finish, Residual, TargetEvent};
 use blockwire_proto::{ConnIndex, Slab, Slot};
 use blockwire_store::{CompletionSink, Op, Outcome, Submitted};
@@ -54,6 +55,10 @@ pub(super) struct Shared {
     faults: Vec<(StoreId, Nanos)>,
     /// Memory was freed since tasks that wait for it were looked at.
     pub(super) freed: bool,
+    /// Data-In kept by all sessions of this worker.
+    pub(super) retention: RetentionBudget,
+    /// Connections with READs that wait for room to keep their data.
+    pub(super) held_reads: Vec<(u32, ConnIndex)>,
     /// Earliest thing to be done by time; may be too early, never too late.
     pub(super) deadline: Option<Nanos>,
 }
@@ -96,6 +101,8 @@ impl Context<'_> {
                 TargetEvent::Released(slot) => self.released(slot),
                 TargetEvent::DataOut(slot) => self.data_out(slot),
                 TargetEvent::Control(slot) => self.control_request(slot),
+                TargetEvent::Acknowledged { slot, offset } => self.data_acknowledged(slot, offset),
+                TargetEvent::SnackRejected(slot) => self.snack_rejected(slot),
                 TargetEvent::DigestFailure { conn, header } => {
                     let (session, cid) = (self.session.id, self.cid(conn));
                     self.events.push(Event::DigestFailure { session, cid, header_digest: false, header: header.0 });
@@ -226,6 +233,7 @@ impl Context<'_> {
         self.shared.freed = true;
         let work = self.session.work_mut(slot);
         let (operation, direct, pulling) = (work.operation, work.direct, work.pulling);
+        let retained = std::mem::take(&mut work.retained);
         if !work.pieces.is_empty() {
             work.free_pieces(self.arena);
         }
@@ -252,6 +260,10 @@ impl Context<'_> {
         // a later task in the slot must not be taken for this one
         work.generation = 0;
         self.session.reserved -= out_bytes;
+        if retained > 0 {
+            self.session.retention.release(retained);
+            self.shared.retention.release(retained);
+        }
         if direct != NOT_DIRECT {
             self.unregister_direct(direct);
         }

@@ -4,7 +4,7 @@
 //! it; `abort` of a logical unit comes to every worker that serves it, and each reports its part.
 //!
 //! A file per duty: `calls` (the boundary), `service` (what is ready), `role` (receive loop and send path), `execute` (gates and
-//! checks), `read`, `step` (commands that take data), `reply`, `abort`; `commands` and `sense` are the tables.
+//! checks), `read`, `step` (commands that take data), `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
 
 mod abort;
 mod calls;
@@ -13,6 +13,7 @@ mod context;
 mod execute;
 mod read;
 mod reply;
+mod retention;
 mod role;
 mod sense;
 mod service;

@@ -1,6 +1,6 @@
 //! READs: pulled by the socket, in pieces, straight from a RAM store's memory where that is stable.
 
-use blockwire_proto::target::{Finish, Rebound};
+use blockwire_proto::target::{Condition, Finish, Rebound, Task};
 use blockwire_proto::{ConnIndex, Endpoint, Slot};
 use blockwire_store::{IoVec, IoVecs, Op, Outcome};
 
@@ -76,6 +76,10 @@ impl Context<'_> {
         if work.operation > 0 {
             return Pulled::Waiting;
         }
+        if retains && !self.may_retain(slot, conn) {
+            return Pulled::Waiting;
+        }
+        let work = &mut self.session.work[slot.0 as usize];
         let (from, total, start) = (work.done as u32, work.total, work.start);
         let lun = work.lun;
         // whole segments, so that a piece's end makes no short PDU in the middle
@@ -133,6 +137,7 @@ impl Context<'_> {
             return Pulled::Finished;
         }
         work.scratch_into_piece(from, to - from);
+        self.retained(slot, to - from);
         self.shared.counters.bytes_sent_by_copy += u64::from(to - from);
         self.queue_piece(slot, from, to - from)
     }
@@ -154,8 +159,8 @@ impl Context<'_> {
     pub(super) fn read_done(&mut self, slot: Slot, outcome: Outcome) {
         let Some(task) = self.session.proto.task(slot) else { return };
         let (conn, frozen) = (task.conn, task.frozen);
-        if frozen {
-            // the piece is kept; it is queued after the reassignment
+        if frozen || self.session.work_of(slot).is_none_or(|w| w.phase != Phase::Read) {
+            // it is read again after the reassignment; or the task has its answer (SNACK rejected)
             let work = self.session.work_mut(slot);
             work.free_scratch(self.arena);
             return;
@@ -168,12 +173,15 @@ impl Context<'_> {
         self.wake(conn);
     }
 
-    /// Data-In PDUs up to `end` left: their pieces are free, unless they are kept for retransmission.
-    pub(super) fn data_sent(&mut self, slot: Slot, end: u32) {
+    /// `len` more bytes of Data-In left: pieces leave one after the other, whatever the order within one. They are free with
+    /// that, unless they are kept for retransmission.
+    pub(super) fn data_sent(&mut self, slot: Slot, len: u32) {
         if self.session.retains {
             return;
         }
         let Some(work) = self.session.work.get_mut(slot.0 as usize) else { return };
+        work.sent += len;
+        let end = work.sent;
         while let Some(first) = work.pieces.first()
             && first.offset + first.len <= end
         {
@@ -191,20 +199,7 @@ impl Context<'_> {
         self.wake(conn);
         match what {
             Rebound::Answered => {}
-            Rebound::SendDataFrom(offset) => {
-                let finish = self.session.proto.take_finish(slot);
-                let work = self.session.work_mut(slot);
-                let (done, total) = (work.done as u32, work.total);
-                let kept = done.max(offset);
-                if done >= total || finish.is_some() {
-                    self.session.proto.send_data(slot, offset, kept - offset, true, finish);
-                    return;
-                }
-                self.session.proto.send_data(slot, offset, kept - offset, false, None);
-                if self.session.work_mut(slot).phase == Phase::Read {
-                    self.start_read(slot);
-                }
-            }
+            Rebound::Lost => self.snack_rejected(slot),
             Rebound::GoesOn => {
                 let work = self.session.work_mut(slot);
                 work.solicited_to = 0;
@@ -212,9 +207,18 @@ impl Context<'_> {
                     Phase::Read => self.start_read(slot),
                     Phase::Run => self.step(slot),
                     Phase::Collect(length) => self.collect(slot, length),
+                    // what was announced unasked does not come any more
+                    Phase::GoingUp(diverted) => self.go_up(slot, diverted),
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// Data that the initiator asked for again cannot be sent: CHECK CONDITION (RFC 7143 7.8 a.1).
+    pub(super) fn snack_rejected(&mut self, slot: Slot) {
+        if self.session.proto.task(slot).is_some_and(|t: &Task| !t.frozen) {
+            self.finish_sense(slot, Sense::Condition(Condition::SnackRejected));
         }
     }
 }

@@ -51,21 +51,26 @@ impl Context<'_> {
     }
 
     /// Whether there is such a task, only the plane knows: the Response of a TASK REASSIGN that would be granted (11.6.1).
-    fn reassign_response(&self, initiator_task_tag: u32, cid: u16) -> u8 {
+    fn reassign_response(&self, initiator_task_tag: u32, cid: Option<u16>) -> u8 {
         const FUNCTION_COMPLETE: u8 = 0;
         const TASK_DOES_NOT_EXIST: u8 = 1;
         const TASK_STILL_ALLEGIANT: u8 = 3;
+        const FUNCTION_REJECTED: u8 = 255;
         let task = self.session.proto.find(initiator_task_tag).and_then(|slot| self.session.proto.task(slot));
         match task {
             None => TASK_DOES_NOT_EXIST,
-            Some(task) if task.frozen && task.cid == cid => FUNCTION_COMPLETE,
+            // 11.5.1: requests other than SCSI commands MUST NOT be reassigned
+            Some(task) if task.kind != TaskKind::Scsi => FUNCTION_REJECTED,
+            Some(task) if task.frozen && cid.is_none_or(|cid| task.cid == cid) => FUNCTION_COMPLETE,
             Some(_) => TASK_STILL_ALLEGIANT,
         }
     }
 
-    fn rebind(&mut self, initiator_task_tag: u32, cid: u16, conn: blockwire_proto::ConnIndex, exp_data_sn: u32) {
+    fn rebind(
+        &mut self, initiator_task_tag: u32, cid: Option<u16>, conn: blockwire_proto::ConnIndex, exp_data_sn: u32,
+    ) {
         let Some(slot) = self.session.proto.find(initiator_task_tag) else { return };
-        if self.session.proto.task(slot).is_none_or(|t| !t.frozen || t.cid != cid) {
+        if self.session.proto.task(slot).is_none_or(|t| !t.frozen || cid.is_some_and(|cid| t.cid != cid)) {
             return;
         }
         match self.session.proto.rebind(slot, conn, exp_data_sn) {
@@ -118,6 +123,7 @@ impl Context<'_> {
         work.done = u64::from(len);
         work.total = len;
         work.pieces.push(Piece { offset: 0, len, memory: PieceMemory::Heap(data.into_boxed_slice()) });
+        self.retained(slot, len);
         self.session.proto.send_data(slot, 0, len, true, Some(finish));
         self.wake_task(slot);
     }

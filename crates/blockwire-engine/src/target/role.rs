@@ -26,8 +26,8 @@ pub(super) struct Outlet<'a> {
 pub(super) struct Left {
     slot: Option<Slot>,
     mark: u32,
-    /// End of its Data-In in the task's transfer; 0 for none.
-    end: u32,
+    /// Bytes of its Data-In; 0 for none.
+    len: u32,
 }
 
 /// Scratch memory of the send path, kept between turns.
@@ -122,18 +122,15 @@ impl Context<'_> {
         let trace: &mut TraceRing = self.trace;
         let sent = transmit(queue, &memory, &mut cx, |pdu| {
             trace.record(TraceEntry { time: now, session, cid, sent: true, bhs: pdu.bhs() });
-            let end = match pdu.payload {
-                Payload::Task { offset, len, .. } => offset + len,
-                _ => 0,
-            };
-            left.push(Left { slot: pdu.slot, mark: pdu.mark, end });
+            let len = if let Payload::Task { len, .. } = pdu.payload { len } else { 0 };
+            left.push(Left { slot: pdu.slot, mark: pdu.mark, len });
         });
         for gone in &left {
-            if gone.end > 0
+            if gone.len > 0
                 && gone.mark == blockwire_proto::target::SendMark::DATA
                 && let Some(slot) = gone.slot
             {
-                self.data_sent(slot, gone.end);
+                self.data_sent(slot, gone.len);
             }
             self.session.proto.sent_mark(conn, gone.slot, gone.mark);
         }

@@ -73,6 +73,12 @@ impl TargetSide {
         if self.shared.freed && !self.shared.hungry.is_empty() {
             self.feed_hungry(core);
         }
+        if self.shared.retention.is_full() {
+            self.drop_frozen_data(core);
+        }
+        if self.shared.freed && !self.shared.held_reads.is_empty() {
+            self.resume_held_reads(core);
+        }
         self.shared.freed = false;
         if !self.shared.aborts.is_empty() {
             self.settle_aborts();
@@ -175,6 +181,11 @@ impl TargetSide {
             *interest = wanted;
         }
         session.publish_numbers();
+        if session.retains
+            && let Some(at) = session.proto.deadline(conn)
+        {
+            self.shared.due(at);
+        }
         session.links[conn] = Some(link);
         self.shared.sessions[index as usize] = Some(session);
         if over {

@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use blockwire_proto::Slot;
+use blockwire_proto::retain::RetentionBudget;
 use blockwire_proto::target::TargetSession;
 use blockwire_store::Store;
 
 use super::work::Work;
 use crate::calls::{CommandClass, Gate, LunMapping, Numbers};
+use crate::clock::Nanos;
 use crate::events::{SessionId, TaskTag};
 use crate::receive::ReceiveState;
 use crate::stores::StoreHandle;
@@ -112,6 +114,12 @@ pub(super) struct Session {
     pub(super) reserved: u64,
     /// Data-In is kept until it is acknowledged (error recovery levels above 0).
     pub(super) retains: bool,
+    /// Data-Out that is missing is asked for again (the same levels).
+    pub(super) recovers: bool,
+    /// Bytes of Data-In that are kept, and how many may be.
+    pub(super) retention: RetentionBudget,
+    /// When its tasks froze last.
+    pub(super) frozen_at: Nanos,
 }
 
 impl Session {

@@ -405,11 +405,17 @@ impl Context<'_> {
     pub(super) fn solicit_more(&mut self, slot: Slot, total: u32) {
         let max_burst = self.session.proto.params().max_burst_length;
         while self.session.proto.r2t_room(slot) > 0 {
-            let Some(task) = self.session.proto.task(slot) else { return };
-            let Some(work) = self.session.work_of(slot) else { return };
-            let from = u64::from(work.solicited_to);
-            let Some((start, end)) = task.out.received.first_gap(from, u64::from(total)) else { return };
-            let (start, len) = (start as u32, (end - start).min(u64::from(max_burst)) as u32);
+            let (start, len) = if self.session.recovers || self.session.proto.shuffles() {
+                // what was asked for and did not come is asked for again (RFC 7143 7.8 a)
+                let Some(missing) = self.session.proto.next_to_solicit(slot, total) else { return };
+                missing
+            } else {
+                let Some(task) = self.session.proto.task(slot) else { return };
+                let Some(work) = self.session.work_of(slot) else { return };
+                let from = u64::from(work.solicited_to);
+                let Some((start, end)) = task.out.received.first_gap(from, u64::from(total)) else { return };
+                (start as u32, (end - start).min(u64::from(max_burst)) as u32)
+            };
             if !self.reserve(slot, start, len) {
                 self.wait_for_memory(slot);
                 return;

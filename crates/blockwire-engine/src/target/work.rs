@@ -132,6 +132,10 @@ pub(super) struct Work {
     pub(super) solicited_to: u32,
     /// It waits for memory.
     pub(super) hungry: bool,
+    /// Bytes of Data-In that left, where they are not kept.
+    pub(super) sent: u32,
+    /// Bytes of Data-In that count against the budget of what is kept.
+    pub(super) retained: u64,
     /// Data-In that is queued and not all sent (or kept for retransmission).
     pub(super) pieces: Vec<Piece>,
     /// Memory of the running operation that is not Data-Out.
@@ -182,6 +186,8 @@ impl Default for Work {
             no_room: false,
             solicited_to: 0,
             hungry: false,
+            sent: 0,
+            retained: 0,
             pieces: Vec::new(),
             scratch: Vec::new(),
             ranges: Vec::new(),
@@ -216,6 +222,8 @@ impl Work {
         self.no_room = false;
         self.solicited_to = 0;
         self.hungry = false;
+        self.sent = 0;
+        debug_assert!(self.retained == 0);
         self.ranges.clear();
         self.direct = NOT_DIRECT;
         self.pulling = false;

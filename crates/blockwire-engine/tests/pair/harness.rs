@@ -186,7 +186,7 @@ impl Pair {
                 assert_eq!(request.function(), function::TASK_REASSIGN);
                 // what the control plane does: the task is there and its connection is gone
                 let effects = Effects {
-                    rebind: Some((request.referenced_task_tag(), self.cids - 1)),
+                    rebind: Some((request.referenced_task_tag(), Some(self.cids - 1))),
                     exp_data_sn: request.exp_data_sn(),
                     ..Effects::default()
                 };

@@ -3,7 +3,7 @@
 use blockwire_wire::{Bhs, Deframer, serial};
 
 use crate::params::ConnectionParams;
-use crate::retain::UnacknowledgedResponses;
+use crate::retain::{Kept, UnacknowledgedResponses};
 use crate::send_queue::SendQueue;
 use crate::slab::Slot;
 
@@ -22,6 +22,8 @@ pub(super) enum Inbound {
     BadDataOut { slot: Slot, ttt: u32, last: bool, reason: u8 },
     /// A ping for immediate answer, or the answer to ours.
     Nop,
+    /// A request for what was sent before (11.16).
+    Snack,
     /// Answered by Reject once it is complete.
     Reject(u8),
 }
@@ -43,6 +45,8 @@ impl Inbound {
 pub(super) struct Ping {
     pub(super) target_transfer_tag: u32,
     pub(super) deadline: u64,
+    /// StatSN it carried: its answer acknowledges what was sent before.
+    pub(super) stat_sn: u32,
 }
 
 /// State of one connection.
@@ -63,7 +67,10 @@ pub struct Connection {
     /// Pings answered and rejects that are queued and not sent: bounded, so that a peer that does not read cannot pile
     /// them up.
     pub(super) side_answers: u32,
+    /// Numbered PDUs that may be asked for again; empty at error recovery level 0.
     pub(super) unacknowledged: UnacknowledgedResponses,
+    /// When data that is to come has to be looked after; 0 when none is.
+    pub(super) data_check: u64,
 }
 
 impl Connection {
@@ -80,7 +87,14 @@ impl Connection {
             ping: None,
             side_answers: 0,
             unacknowledged: UnacknowledgedResponses::default(),
+            data_check: 0,
         }
+    }
+
+    /// Keeps a numbered PDU until it is acknowledged, within `limit` bytes.
+    #[inline]
+    pub(super) fn keep(&mut self, stat_sn: u32, kept: Kept, limit: u32) {
+        self.unacknowledged.push(stat_sn, kept, limit as usize);
     }
 
     /// Next StatSN of the connection.

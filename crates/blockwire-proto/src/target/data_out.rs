@@ -1,10 +1,10 @@
 //! Data from the initiator: unsolicited data, R2T and what answers it (RFC 7143 11.7, 11.8, 13.10 to 13.19).
 
-use blockwire_wire::bhs::FINAL;
 use blockwire_wire::opcode::reject;
-use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
+use blockwire_wire::{Bhs, RESERVED_TAG};
 
 use super::connection::Inbound;
+use super::resend::r2t_header;
 use super::respond::SendMark;
 use super::session::{TargetEvent, TargetSession};
 use super::task::{Condition, R2t, TaskKind, TaskState};
@@ -36,12 +36,14 @@ impl TargetSession {
         }
         let (offset, length, last) = (bhs.buffer_offset(), bhs.data_segment_length(), bhs.is_final());
         let ttt = bhs.target_transfer_tag();
+        let recovers = self.params.error_recovery_level > 0;
+        task.out.heard = self.now;
         let out = &mut task.out;
         let wanted = task.finish.is_none() && out.condition.is_none() && task.state != TaskState::Responded;
         let problem = if ttt == RESERVED_TAG {
             if !out.unsolicited_open {
                 // nothing more was to come unasked
-                if task.state == TaskState::Responded {
+                if task.state == TaskState::Responded || out.unsolicited_retired {
                     return (Inbound::Ignore, Destination::Discard);
                 }
                 out.condition.get_or_insert(Condition::UnexpectedUnsolicitedData);
@@ -51,32 +53,51 @@ impl TargetSession {
             let limit = u64::from(self.params.first_burst_length.min(task.expected));
             if end > limit {
                 Some(Condition::IncorrectAmountOfData)
-            } else if bhs.data_sn() != out.unsolicited_data_sn
-                || (self.params.data_pdu_in_order && offset != out.unsolicited_next)
-                || out.received.overlaps(u64::from(offset), u64::from(length))
-            {
-                Some(Condition::ProtocolServiceCrcError)
+            } else if recovers && bhs.data_sn() < out.unsolicited_data_sn {
+                return (Inbound::Ignore, Destination::Discard); // it was here already
             } else {
-                out.unsolicited_next = offset + length;
-                None
+                let lost = recovers && bhs.data_sn() > out.unsolicited_data_sn;
+                let place = !self.params.data_pdu_in_order
+                    || if lost { offset >= out.unsolicited_next } else { offset == out.unsolicited_next };
+                if (bhs.data_sn() == out.unsolicited_data_sn || lost)
+                    && place
+                    && !out.received.overlaps(u64::from(offset), u64::from(length))
+                {
+                    out.unsolicited_data_sn = bhs.data_sn();
+                    out.unsolicited_next = offset + length;
+                    None
+                } else {
+                    Some(Condition::ProtocolServiceCrcError)
+                }
             }
         } else {
             let Some(r2t) = out.r2ts.iter_mut().find(|r| r.target_transfer_tag == ttt) else {
+                if out.retired.contains(&ttt) {
+                    return (Inbound::Ignore, Destination::Discard); // too late: it was asked for again
+                }
                 return refuse(reject::INVALID_PDU_FIELD);
             };
             let end = u64::from(offset) + u64::from(length);
             if offset < r2t.offset || end > u64::from(r2t.offset) + u64::from(r2t.length) {
                 Some(Condition::IncorrectAmountOfData)
-            } else if bhs.data_sn() != r2t.next_data_sn
-                || (self.params.data_pdu_in_order && offset != r2t.next)
-                || out.received.overlaps(u64::from(offset), u64::from(length))
-            {
-                // 7.9: an out-of-order DataSN means that a PDU was lost
-                Some(Condition::ProtocolServiceCrcError)
+            } else if recovers && bhs.data_sn() < r2t.next_data_sn {
+                return (Inbound::Ignore, Destination::Discard); // it was here already
             } else {
-                r2t.next += length;
-                r2t.next_data_sn = r2t.next_data_sn.wrapping_add(1);
-                None
+                // 7.9: an out-of-order DataSN means that a PDU was lost. Above level 0 it is asked for again when the sequence is
+                // over (7.8 a); otherwise the task ends with CHECK CONDITION (7.8 b).
+                let lost = recovers && bhs.data_sn() > r2t.next_data_sn;
+                let place =
+                    !self.params.data_pdu_in_order || if lost { offset >= r2t.next } else { offset == r2t.next };
+                if (bhs.data_sn() == r2t.next_data_sn || lost)
+                    && place
+                    && !out.received.overlaps(u64::from(offset), u64::from(length))
+                {
+                    r2t.next = offset + length;
+                    r2t.next_data_sn = bhs.data_sn().wrapping_add(1);
+                    None
+                } else {
+                    Some(Condition::ProtocolServiceCrcError)
+                }
             }
         };
         if ttt == RESERVED_TAG {
@@ -120,7 +141,12 @@ impl TargetSession {
             out.unsolicited_open = false;
         } else if let Some(at) = out.r2ts.iter().position(|r| r.target_transfer_tag == ttt) {
             let r2t = out.r2ts.remove(at);
-            if !out.received.contains(u64::from(r2t.offset), u64::from(r2t.length)) {
+            let whole = out.received.contains(u64::from(r2t.offset), u64::from(r2t.length));
+            let recovers = self.params.error_recovery_level > 0 && out.condition.is_none();
+            if !whole && task.finish.is_none() && recovers && !out.may_recover() {
+                // 7.8 b: asking again has led nowhere
+                out.condition = Some(Condition::ProtocolServiceCrcError);
+            } else if !whole && !recovers {
                 out.condition.get_or_insert(Condition::IncorrectAmountOfData);
             }
         }
@@ -170,27 +196,28 @@ impl TargetSession {
         let Some(task) = self.tasks.get_mut(slot) else {
             return false;
         };
-        if keep_log && task.data_in.log.push_r2t().is_err() {
-            return false;
-        }
         if task.out.r2ts.capacity() == 0
             && let Some(spare) = self.spare_r2ts.pop()
         {
             task.out.r2ts = spare;
         }
         let r2t_sn = task.data_in.data_sn;
-        task.data_in.data_sn += 1;
-        task.out.r2ts.push(R2t { target_transfer_tag, r2t_sn, offset, length, next: offset, next_data_sn: 0 });
+        task.data_in.data_sn = r2t_sn.wrapping_add(1);
+        if keep_log {
+            task.log_r2t();
+        } else {
+            task.data_in.r2ts += 1;
+        }
+        task.out.heard = self.now;
+        let r2t = R2t { target_transfer_tag, r2t_sn, offset, length, next: offset, next_data_sn: 0 };
+        let mut bhs = r2t_header(task, &r2t);
+        task.out.r2ts.push(r2t);
         let conn = task.conn;
-        let mut bhs = Bhs::new(Opcode::R2t, FINAL);
-        bhs.set_lun(task.lun);
-        bhs.set_initiator_task_tag(task.initiator_task_tag);
-        bhs.set_target_transfer_tag(target_transfer_tag);
         bhs.set_exp_cmd_sn(exp);
         bhs.set_max_cmd_sn(max);
-        bhs.set_data_sn(r2t_sn);
-        bhs.set_buffer_offset(offset);
-        bhs.set_desired_data_transfer_length(length);
+        if keep_log {
+            self.watch_data(conn);
+        }
         let c = self.conn(conn);
         // 11.8.3: the next StatSN, which is not advanced
         bhs.set_stat_sn(c.stat_sn);
@@ -200,9 +227,15 @@ impl TargetSession {
 
     /// A Target Transfer Tag that no R2T and no ping of the session uses.
     pub(super) fn unused_ttt(&mut self) -> u32 {
-        // The counter comes round after 2^32 R2Ts; no R2T waits that long on a session that goes on.
-        let ttt = self.next_ttt;
-        self.next_ttt = if ttt == RESERVED_TAG - 1 { 0 } else { ttt + 1 };
-        ttt
+        next_ttt(&mut self.next_ttt)
     }
+}
+
+/// The next Target Transfer Tag; never the reserved one (11.8.5).
+#[inline]
+pub(super) fn next_ttt(counter: &mut u32) -> u32 {
+    // The counter comes round after 2^32 R2Ts; no R2T waits that long on a session that goes on.
+    let ttt = *counter;
+    *counter = if ttt == RESERVED_TAG - 1 { 0 } else { ttt + 1 };
+    ttt
 }

@@ -11,6 +11,7 @@ use crate::send_queue::Direction;
 
 impl TargetSession {
     pub(super) fn inbound_header(&mut self, conn: ConnIndex, now: u64) -> Result<Destination, Fatal> {
+        self.now = now;
         let c = self.conn(conn);
         c.last_heard = now;
         let bhs = c.bhs();
@@ -27,10 +28,7 @@ impl TargetSession {
             Some(Opcode::TaskManagementRequest | Opcode::TextRequest | Opcode::LogoutRequest) => {
                 self.control_header(conn, &bhs)
             }
-            Some(Opcode::Snack) => {
-                // 11.16: mandatory above level 0 only. At level 0 nothing is kept that could be sent again.
-                (Inbound::Reject(reject::COMMAND_NOT_SUPPORTED), Destination::Discard)
-            }
+            Some(Opcode::Snack) => self.snack_header(&bhs),
             Some(Opcode::LoginRequest) => {
                 // 6.3: a login in the full feature phase is a protocol error
                 (Inbound::Reject(reject::PROTOCOL_ERROR), Destination::Discard)
@@ -48,6 +46,12 @@ impl TargetSession {
         let c = self.conn(conn);
         let bhs = c.bhs();
         let inbound = std::mem::replace(&mut c.inbound, Inbound::Ignore);
+        if inbound == Inbound::Snack && Self::is_data_ack(&bhs) {
+            // its own ExpStatSN may release the task whose data it acknowledges
+            self.snack(conn, &bhs)?;
+            self.acknowledged(conn, bhs.exp_stat_sn());
+            return Ok(());
+        }
         self.acknowledged(conn, bhs.exp_stat_sn());
         if !digest_ok {
             return self.bad_data_digest(conn, &bhs, inbound);
@@ -64,6 +68,7 @@ impl TargetSession {
                 self.data_out_closed(slot, ttt, last);
             }
             Inbound::Nop => self.nop_complete(conn, &bhs, control)?,
+            Inbound::Snack => self.snack(conn, &bhs)?,
             Inbound::Reject(reason) => {
                 self.events.push_back(TargetEvent::Violation { conn, what: reason_text(reason), header: bhs });
                 self.reject(conn, &bhs, reason)?;
@@ -82,8 +87,12 @@ impl TargetSession {
                 self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)
             }
             Inbound::DataOut { slot, ttt, last, .. } | Inbound::BadDataOut { slot, ttt, last, .. } => {
+                // 7.8: MUST be answered with a Reject. Then either a recovery R2T follows once the sequence is over (a), or the
+                // task ends with CHECK CONDITION once all data came (b). 7.3: ExpDataSN was advanced with the header.
                 self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)?;
-                self.set_condition(slot, super::Condition::ProtocolServiceCrcError);
+                if self.params.error_recovery_level == 0 {
+                    self.set_condition(slot, super::Condition::ProtocolServiceCrcError);
+                }
                 self.data_out_closed(slot, ttt, last);
                 Ok(())
             }
@@ -92,7 +101,7 @@ impl TargetSession {
                 Ok(())
             }
             Inbound::Ignore => Ok(()),
-            Inbound::Nop | Inbound::Reject(_) => self.reject(conn, bhs, reject::DATA_DIGEST_ERROR),
+            Inbound::Nop | Inbound::Snack | Inbound::Reject(_) => self.reject(conn, bhs, reject::DATA_DIGEST_ERROR),
         }
     }
 

@@ -17,6 +17,8 @@ impl TargetSession {
     /// # Errors
     /// The peer gave no sign of life in time.
     pub fn tick(&mut self, conn: ConnIndex, now: u64) -> Result<(), Fatal> {
+        self.now = now;
+        self.check_data(conn, now);
         let c = self.conn(conn);
         let interval = c.params.keep_alive_interval;
         if let Some(ping) = c.ping {
@@ -28,7 +30,8 @@ impl TargetSession {
             let deadline = now.saturating_add(c.params.keep_alive_timeout.max(1));
             let target_transfer_tag = self.unused_ttt();
             self.send_nop_in(conn, target_transfer_tag);
-            self.conn(conn).ping = Some(Ping { target_transfer_tag, deadline });
+            let c = self.conn(conn);
+            c.ping = Some(Ping { target_transfer_tag, deadline, stat_sn: c.stat_sn });
         }
         Ok(())
     }
@@ -37,11 +40,13 @@ impl TargetSession {
     #[must_use]
     pub fn deadline(&self, conn: ConnIndex) -> Option<u64> {
         let c = self.conns.get(conn)?.as_deref()?;
-        match c.ping {
+        let alive = match c.ping {
             Some(ping) => Some(ping.deadline),
             None if c.params.keep_alive_interval > 0 => Some(c.last_heard.saturating_add(c.params.keep_alive_interval)),
             None => None,
-        }
+        };
+        let data = (c.data_check > 0).then_some(c.data_check);
+        alive.into_iter().chain(data).filter(|at| *at < u64::MAX).min()
     }
 
     /// A NOP-In of ours: a ping with a Target Transfer Tag, or only current numbers without one.
@@ -63,8 +68,16 @@ impl TargetSession {
         if self.conn(conn).ping.is_none() {
             let ttt = self.unused_ttt();
             self.send_nop_in(conn, ttt);
-            // No deadline of its own: a silent peer is found by the keep-alive.
-            self.conn(conn).ping = Some(Ping { target_transfer_tag: ttt, deadline: u64::MAX });
+            let now = self.now;
+            let c = self.conn(conn);
+            // it stands in for a ping of the keep-alive, where there is one
+            let patience = c.params.keep_alive_interval.saturating_add(c.params.keep_alive_timeout);
+            let deadline = if c.params.keep_alive_interval > 0 {
+                now.max(c.last_heard).saturating_add(patience)
+            } else {
+                u64::MAX
+            };
+            c.ping = Some(Ping { target_transfer_tag: ttt, deadline, stat_sn: c.stat_sn });
         }
     }
 
@@ -72,14 +85,20 @@ impl TargetSession {
     pub(super) fn nop_complete(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         if bhs.initiator_task_tag() == RESERVED_TAG {
             let c = self.conn(conn);
-            if c.ping.is_some_and(|ping| ping.target_transfer_tag == bhs.target_transfer_tag()) {
+            if let Some(ping) = c.ping
+                && ping.target_transfer_tag == bhs.target_transfer_tag()
+            {
                 c.ping = None;
+                let stat_sn = c.stat_sn;
+                if self.fence.waits_for(conn) && ping.stat_sn != stat_sn {
+                    // it was asked before the answers that are waited for were sent
+                    self.solicit_acknowledgement(conn);
+                }
             }
             return Ok(());
         }
         self.conn(conn).side_answers += 1;
-        self.echo(conn, bhs, data, None, SendMark::SIDE);
-        Ok(())
+        self.echo(conn, bhs, data, None, SendMark::SIDE)
     }
 
     /// A NOP-Out in command order has its turn.
@@ -91,10 +110,13 @@ impl TargetSession {
         let congested = self.is_congested(conn);
         self.uncount(slot, congested);
         self.tasks[slot].state = super::TaskState::Responded;
-        self.echo(conn, &header, &data, Some(slot), SendMark::STATUS);
+        // never too many: they are bounded by the command window
+        let _ = self.echo(conn, &header, &data, Some(slot), SendMark::STATUS);
     }
 
-    fn echo(&mut self, conn: ConnIndex, request: &Bhs, data: &[u8], slot: Option<Slot>, mark: u32) {
+    fn echo(
+        &mut self, conn: ConnIndex, request: &Bhs, data: &[u8], slot: Option<Slot>, mark: u32,
+    ) -> Result<(), Fatal> {
         let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
         let c = self.conn(conn);
         let mut bhs = Bhs::new(Opcode::NopIn, FINAL);
@@ -108,6 +130,8 @@ impl TargetSession {
         // 11.19: the ping data, as much of it as the initiator takes in one PDU
         let keep = data.len().min(c.params.max_send_data_segment_length as usize);
         let payload = if keep == 0 { Payload::None } else { Payload::Inline(data[..keep].to_vec()) };
-        c.queue.push(bhs, payload, slot, mark);
+        self.keep_side(conn, &bhs, &data[..keep])?;
+        self.conn(conn).queue.push(bhs, payload, slot, mark);
+        Ok(())
     }
 }

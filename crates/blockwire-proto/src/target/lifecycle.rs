@@ -5,6 +5,7 @@ use super::session::TargetSession;
 use super::task::{Task, TaskKind, TaskState};
 use crate::order::Entry;
 use crate::params::ConnIndex;
+use crate::ranges::RangeSet;
 use crate::reassign::resume_data_in;
 use crate::slab::Slot;
 use crate::window::Position;
@@ -14,21 +15,20 @@ use crate::window::Position;
 pub enum RebindError {
     /// No such task (response code 1 of 11.6.1).
     NoTask,
-    /// It has allegiance to a connection that is there (response code 2).
+    /// It has allegiance to a connection that is there (response code 3).
     StillAllegiant,
-    /// ExpDataSN names data that was never sent.
-    InvalidDataSn,
 }
 
 /// What a rebound task needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rebound {
-    /// Its Data-In goes on (or starts again) at this offset: call `send_data` from there, and finish it.
-    SendDataFrom(u32),
-    /// Its answer was complete: it is queued again already.
+    /// Its answer was complete: what the initiator lacks of data and answer is queued again.
     Answered,
-    /// It still runs or waits for data: missing ranges of `out.received` have to be solicited again.
+    /// What the initiator lacks of the data is queued again; the task still runs or waits for data: missing ranges of
+    /// `out.received` have to be solicited again.
     GoesOn,
+    /// Data that the initiator lacks was dropped for want of room: the task has to end with `Condition::SnackRejected`.
+    Lost,
 }
 
 impl TargetSession {
@@ -87,6 +87,22 @@ impl TargetSession {
         } else {
             self.release(slot);
         }
+    }
+
+    /// The answer of a task is acknowledged: nothing of it is needed any more.
+    pub(super) fn retire(&mut self, slot: Slot) {
+        let Some(task) = self.tasks.get(slot) else { return };
+        if task.resent {
+            let (conn, tag) = (task.conn, task.initiator_task_tag);
+            let c = self.conn(conn);
+            c.queue.drop_unsent(|pdu| pdu.slot == Some(slot), |_| ());
+            if c.queue.get(0).is_some_and(|pdu| pdu.slot == Some(slot)) {
+                self.tags.remove(tag);
+                self.tasks[slot].state = TaskState::Dying;
+                return;
+            }
+        }
+        self.release(slot);
     }
 
     /// Bytes in transit no longer refer to a task that ended.
@@ -166,15 +182,20 @@ impl TargetSession {
                     self.release(slot);
                 }
                 TaskState::Dying => self.release(slot),
-                TaskState::Responded if task.kind != TaskKind::Scsi => self.release(slot),
-                TaskState::Waiting if task.kind == TaskKind::Nop => {
-                    self.order.consume(slot);
+                // 7.11: unacknowledged commands of the connection are discarded; a retry fills the gap (7.2.1)
+                TaskState::Waiting => {
+                    self.order.forget(slot);
                     self.release(slot);
                 }
+                // 11.5.1: requests other than SCSI commands MUST NOT be reassigned
+                TaskState::Responded if task.kind != TaskKind::Scsi => self.release(slot),
+                TaskState::Active if task.kind != TaskKind::Scsi => self.end_task(slot),
                 _ => {
                     task.frozen = true;
                     task.out.r2ts.clear();
+                    task.out.retired.clear();
                     task.out.unsolicited_open = false;
+                    task.out.unsolicited_retired = false;
                     frozen += 1;
                 }
             }
@@ -207,43 +228,46 @@ impl TargetSession {
         if !task.frozen {
             return Err(RebindError::StillAllegiant);
         }
-        let sent_to = task.data_in.queued_to;
-        let reads = task.expected_read() > 0;
-        let mut resume = None;
-        if reads {
-            let found = resume_data_in(&mut task.data_in.log, u64::from(sent_to), exp_data_sn);
-            resume = Some(found.ok_or(RebindError::InvalidDataSn)?);
-        }
         task.conn = conn;
         task.cid = cid;
         task.frozen = false;
-        task.data_in.burst = 0;
-        if let Some(resume) = resume {
-            task.data_in.data_sn = resume.data_sn;
-            if resume.offset < u64::from(sent_to) {
-                task.data_in.queued_to = resume.offset as u32;
-                if task.state == TaskState::Responded {
-                    // the answer follows the data again; it was counted when it was sent first
-                    task.state = TaskState::Active;
-                }
-                return Ok(Rebound::SendDataFrom(resume.offset as u32));
+        task.resent = false;
+        // 7.2.2: the SNACK Tag MUST be the default again
+        task.snack_tag = 0;
+        task.data_in.status_sn = None;
+        task.out.heard = self.now;
+        let mut again = RangeSet::new();
+        if task.expected_read() > 0 {
+            if task.data_in.forgotten && exp_data_sn != task.data_in.data_sn {
+                task.state = TaskState::Active;
+                task.finish = None;
+                return Ok(Rebound::Lost);
             }
+            // R2Ts that were lost with the connection are sent anew, with numbers that follow
+            let first = if exp_data_sn > task.data_in.log.first() && exp_data_sn <= task.data_in.log.next() {
+                exp_data_sn
+            } else {
+                task.data_in.log.first()
+            };
+            self.acknowledge_data(slot, first);
+            let data_in = &mut self.tasks[slot].data_in;
+            data_in.r2ts -= data_in.log.r2ts_from(first);
+            again = resume_data_in(&mut data_in.log, exp_data_sn);
+            data_in.data_sn = first;
+            data_in.ack_request = None;
+            data_in.burst = 0;
         }
-        match task.state {
-            TaskState::Responded => {
-                self.queue_answer(slot);
-                Ok(Rebound::Answered)
-            }
-            TaskState::Active if task.finish.is_some() || task.parked_control.is_some() => {
-                self.answer(slot);
-                Ok(Rebound::Answered)
-            }
-            _ => Ok(Rebound::GoesOn),
+        self.queue_ranges(slot, &again);
+        let task = &self.tasks[slot];
+        if task.state == TaskState::Responded {
+            // a response that may have been delivered already: it waits for no fence
+            self.queue_answer(slot);
+            Ok(Rebound::Answered)
+        } else if task.has_answer() {
+            self.answer(slot);
+            Ok(Rebound::Answered)
+        } else {
+            Ok(Rebound::GoesOn)
         }
-    }
-
-    /// The answer that a task had before its data had to be sent again; to be given to `send_data` with the last piece.
-    pub fn take_finish(&mut self, slot: Slot) -> Option<super::Finish> {
-        self.tasks.get_mut(slot)?.finish.take()
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A file per duty: `session` (what there is), `inbound` (headers and PDUs that arrive), `request` (new tasks), `data_out`
 //! (data from the initiator and R2T), `data_in` (data to the initiator), `respond` (answers, fence), `lifecycle` (abort,
-//! lost connections, reassignment), `keep_alive`.
+//! lost connections, reassignment), `keep_alive`; above error recovery level 0 `snack` (what is asked for), `resend` (what is
+//! sent again), `recover` (Data-Out that is missing). `shuffle` is for testing initiators.
 
 mod connection;
 mod data_in;
@@ -10,9 +11,13 @@ mod data_out;
 mod inbound;
 mod keep_alive;
 mod lifecycle;
+mod recover;
 mod request;
+mod resend;
 mod respond;
 mod session;
+mod shuffle;
+mod snack;
 mod tags;
 mod task;
 

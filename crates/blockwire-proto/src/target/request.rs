@@ -18,6 +18,9 @@ const AHS_EXTENDED_CDB: u8 = 1;
 /// AHSType of the expected bidirectional read length.
 const AHS_BIDIRECTIONAL_READ: u8 = 2;
 
+/// Bytes of the longest CDB (SPC-4 4.2.3).
+const MAX_CDB: usize = 260;
+
 /// What the additional header segments say (11.2.2).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Additional<'a> {
@@ -39,7 +42,8 @@ fn additional(ahs: &[u8]) -> Result<Additional<'_>, Fatal> {
         }
         let body = &rest[4..3 + length];
         match kind {
-            AHS_EXTENDED_CDB if out.cdb.is_empty() => out.cdb = body,
+            // 11.2.2.3: a CDB has 260 bytes at the most
+            AHS_EXTENDED_CDB if out.cdb.is_empty() && !body.is_empty() && body.len() <= MAX_CDB - 16 => out.cdb = body,
             AHS_BIDIRECTIONAL_READ if out.bidirectional_read.is_none() && length == 5 => {
                 out.bidirectional_read = Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
             }
@@ -109,6 +113,8 @@ impl TargetSession {
             close_after: false,
             counted: false,
             stat_sn: 0,
+            snack_tag: 0,
+            resent: false,
             header: *bhs,
             control_data: Vec::new(),
         }
@@ -162,9 +168,13 @@ impl TargetSession {
         if !last {
             task.out.unsolicited_open = true;
             task.out.unsolicited_next = length;
+            task.out.heard = self.now;
             if self.params.initial_r2t {
                 task.out.condition = Some(Condition::UnexpectedUnsolicitedData);
             }
+        }
+        if !last {
+            self.watch_data(conn);
         }
         let slot = self.insert_task(task);
         let destination = if keep { Self::task_destination(slot, 0) } else { Destination::Discard };

@@ -1,13 +1,15 @@
 //! Answers: SCSI Response, responses to control requests, Reject, and the Response Fence.
 
 use blockwire_wire::bhs::{BIDI_OVERFLOW, BIDI_UNDERFLOW, FINAL, OVERFLOW, UNDERFLOW};
+use blockwire_wire::opcode::function;
 use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
 
 use super::session::{TargetEvent, TargetSession};
-use super::task::{Finish, Residual, TaskKind, TaskState};
+use super::task::{Finish, Residual, Task, TaskKind, TaskState};
 use crate::endpoint::Fatal;
 use crate::fence::{Cleared, Fence};
 use crate::params::ConnIndex;
+use crate::retain::Kept;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
 
@@ -30,6 +32,8 @@ impl SendMark {
     pub const UNSOLICITED_AND_CLOSE: u32 = 5;
     /// Our own ping, or word of a wider command window.
     pub const PING: u32 = 6;
+    /// A replica of what was sent before: it has an old number or none.
+    pub const AGAIN: u32 = 7;
 }
 
 impl TargetSession {
@@ -76,8 +80,11 @@ impl TargetSession {
 
     /// Sends the answer of a task, or parks it behind the fence.
     pub(super) fn answer(&mut self, slot: Slot) {
-        if self.fence.is_clear() {
-            let task = &self.tasks[slot];
+        let task = &self.tasks[slot];
+        if is_reassignment(task) {
+            // it is no response of the SCSI layer, and MUST come before what the reassigned task sends (11.5.1)
+            self.send_answer(slot);
+        } else if self.fence.is_clear() {
             if !task.fenced || self.live_connections() < 2 {
                 // 4.2.2.3.3 a: with one connection the stream keeps the order
                 self.send_answer(slot);
@@ -98,7 +105,8 @@ impl TargetSession {
             if self.fence.raise(marks.into_iter()) {
                 self.send_fenced();
             }
-        } else {
+        } else if !self.parked.contains(&slot) && self.fenced != Some(slot) {
+            // 4.2.2.3.3 d: MUST be held until the fence is cleared
             self.parked.push_back(slot);
         }
     }
@@ -130,7 +138,7 @@ impl TargetSession {
         while self.fence.is_clear()
             && let Some(slot) = self.parked.pop_front()
         {
-            if self.is_connected(slot) && self.tasks[slot].state == TaskState::Active {
+            if self.is_connected(slot) && self.tasks[slot].has_answer() {
                 self.answer(slot);
             }
         }
@@ -159,7 +167,24 @@ impl TargetSession {
     /// The peer does not read its answers: the window opens only as it does.
     pub(super) fn is_congested(&mut self, conn: ConnIndex) -> bool {
         let limit = self.limits.command_window as usize * 4;
-        self.conn(conn).queue.len() >= limit
+        let c = self.conn(conn);
+        c.queue.len() >= limit || c.unacknowledged.len() >= limit
+    }
+
+    /// Asks for acknowledgement before too much has to be kept for want of it.
+    pub(super) fn solicit_when_many(&mut self, conn: ConnIndex) {
+        if self.conn(conn).unacknowledged.len() >= self.limits.command_window as usize * 2 {
+            self.solicit_acknowledgement(conn);
+        }
+    }
+
+    /// Asks for acknowledgement of the answers whose data is kept (7.1.4.2: by a NOP-In).
+    pub fn solicit_status(&mut self) {
+        for conn in 0..self.conns.len() {
+            if self.conns[conn].as_ref().is_some_and(|c| !c.unacknowledged.is_empty()) {
+                self.solicit_acknowledgement(conn);
+            }
+        }
     }
 
     fn send_answer(&mut self, slot: Slot) {
@@ -176,17 +201,13 @@ impl TargetSession {
         let keep = self.params.error_recovery_level > 0;
         let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
         let task = &mut self.tasks[slot];
-        let c = self.conns[task.conn].as_deref_mut().expect("a task that is not frozen has its connection");
+        let conn = task.conn;
+        let c = self.conns[conn].as_deref_mut().expect("a task that is not frozen has its connection");
         let (mut bhs, payload) = match task.kind {
             TaskKind::Scsi => {
-                let data_sn = task.data_in.data_sn;
-                let bidirectional = task.read && task.write;
-                if keep {
-                    let finish = task.finish.clone().unwrap_or_default();
-                    scsi_response(finish, data_sn, bidirectional)
-                } else {
-                    scsi_response(task.finish.take().unwrap_or_default(), data_sn, bidirectional)
-                }
+                let finish = if keep { task.finish.clone() } else { task.finish.take() };
+                task.data_in.status_sn = None;
+                scsi_response(task, finish.unwrap_or_default())
             }
             TaskKind::Control | TaskKind::Nop => {
                 let (bhs, data) = *task.parked_control.take().unwrap_or_default();
@@ -201,14 +222,42 @@ impl TargetSession {
         task.state = TaskState::Responded;
         c.stat_sn = c.stat_sn.wrapping_add(1);
         let mark = if task.close_after { SendMark::STATUS_AND_CLOSE } else { SendMark::STATUS };
-        c.queue.push(bhs, payload, Some(slot), mark);
-        if keep && task.kind == TaskKind::Scsi {
-            c.unacknowledged.push(task.stat_sn, slot);
+        if keep {
+            let kept = match (task.kind, &payload) {
+                (TaskKind::Scsi, _) => Kept::Task(slot),
+                (_, Payload::Inline(data)) => Kept::Pdu(Box::new((bhs, data.clone()))),
+                _ => Kept::Pdu(Box::new((bhs, Vec::new()))),
+            };
+            c.keep(task.stat_sn, kept, self.limits.control_bytes);
         }
+        c.queue.push(bhs, payload, Some(slot), mark);
+        if keep {
+            self.solicit_when_many(conn);
+        }
+    }
+
+    /// Keeps a numbered PDU that is no task's answer (a Reject, a ping answered, an asynchronous message).
+    pub(super) fn keep_side(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
+        if self.params.error_recovery_level == 0 {
+            return Ok(());
+        }
+        let (limit, many) = (self.limits.control_bytes, self.limits.command_window as usize * 16);
+        let c = self.conn(conn);
+        if c.unacknowledged.len() >= many {
+            return Err(Fatal::violation("answers are never acknowledged (RFC 7143 4.2.2.2)"));
+        }
+        c.keep(bhs.stat_sn(), Kept::Pdu(Box::new((*bhs, data.to_vec()))), limit);
+        self.solicit_when_many(conn);
+        Ok(())
     }
 
     /// Rejects a PDU with its complete header (11.17). Bounded: a peer that does not read its Rejects is dropped.
     pub(super) fn reject(&mut self, conn: ConnIndex, bad: &Bhs, reason: u8) -> Result<(), Fatal> {
+        self.reject_with(conn, bad, reason, 0)
+    }
+
+    /// As `reject`, with the DataSN/R2TSN field (11.17.2).
+    pub(super) fn reject_with(&mut self, conn: ConnIndex, bad: &Bhs, reason: u8, data_sn: u32) -> Result<(), Fatal> {
         let (exp, max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
         let limit = self.limits.side_answers;
         let c = self.conn(conn);
@@ -218,6 +267,7 @@ impl TargetSession {
         c.side_answers += 1;
         let mut bhs = Bhs::new(Opcode::Reject, FINAL);
         bhs.set_response(reason);
+        bhs.set_data_sn(data_sn);
         bhs.set_initiator_task_tag(RESERVED_TAG);
         bhs.set_stat_sn(c.stat_sn);
         c.stat_sn = c.stat_sn.wrapping_add(1);
@@ -228,7 +278,8 @@ impl TargetSession {
             data.extend_from_slice(c.deframer.ahs());
             data.truncate(c.params.max_send_data_segment_length as usize);
         }
-        c.queue.push(bhs, Payload::Inline(data), None, SendMark::SIDE);
+        self.keep_side(conn, &bhs, &data)?;
+        self.conn(conn).queue.push(bhs, Payload::Inline(data), None, SendMark::SIDE);
         Ok(())
     }
 
@@ -240,9 +291,12 @@ impl TargetSession {
         c.stat_sn = c.stat_sn.wrapping_add(1);
         header.set_exp_cmd_sn(exp);
         header.set_max_cmd_sn(max);
+        if self.keep_side(conn, &header, &data).is_err() {
+            // the peer's next request finds out
+        }
         let payload = if data.is_empty() { Payload::None } else { Payload::Inline(data) };
         let mark = if close { SendMark::UNSOLICITED_AND_CLOSE } else { SendMark::UNSOLICITED };
-        c.queue.push(header, payload, None, mark);
+        self.conn(conn).queue.push(header, payload, None, mark);
     }
 
     pub(super) fn marked_pdu_sent(&mut self, conn: ConnIndex, slot: Option<Slot>, mark: u32) {
@@ -273,7 +327,17 @@ impl TargetSession {
         if matches!(mark, SendMark::STATUS_AND_CLOSE | SendMark::UNSOLICITED_AND_CLOSE) {
             self.events.push_back(TargetEvent::CloseConnection { conn });
         }
-        if self.window_debt > 0 && self.conn(conn).queue.len() < self.limits.command_window as usize {
+        self.reopen_window(conn);
+    }
+
+    /// The peer read (and above level 0 acknowledged) what it was sent: the window opens for what ended meanwhile.
+    fn reopen_window(&mut self, conn: ConnIndex) {
+        if self.window_debt == 0 {
+            return;
+        }
+        let limit = self.limits.command_window as usize;
+        let c = self.conn(conn);
+        if c.queue.len() < limit && c.unacknowledged.len() < limit * 2 {
             // the answers did not say that the window is open again: say it now
             self.window.complete(std::mem::take(&mut self.window_debt));
             self.send_nop_in(conn, RESERVED_TAG);
@@ -286,9 +350,12 @@ impl TargetSession {
         if !self.conn(conn).acknowledge(exp_stat_sn) {
             return;
         }
-        while let Some(slot) = self.conn(conn).unacknowledged.pop_acknowledged(exp_stat_sn) {
-            self.release(slot);
+        while let Some(kept) = self.conn(conn).unacknowledged.pop_acknowledged(exp_stat_sn) {
+            if let Kept::Task(slot) = kept {
+                self.retire(slot);
+            }
         }
+        self.reopen_window(conn);
         if !self.fence.is_clear() {
             let cleared = self.fence.acknowledged(conn, exp_stat_sn);
             self.fence_step(cleared);
@@ -296,7 +363,23 @@ impl TargetSession {
     }
 }
 
-fn scsi_response(finish: Finish, data_sn: u32, bidirectional: bool) -> (Bhs, Payload) {
+/// The answer to a TASK REASSIGN.
+fn is_reassignment(task: &Task) -> bool {
+    task.kind == TaskKind::Control
+        && task.header.opcode() == Some(Opcode::TaskManagementRequest)
+        && task.header.function() == function::TASK_REASSIGN
+}
+
+impl Task {
+    /// It is answered, and the answer is not on its way.
+    pub(super) fn has_answer(&self) -> bool {
+        self.state == TaskState::Active && (self.finish.is_some() || self.parked_control.is_some())
+    }
+}
+
+/// Header and data segment of a SCSI Response, but for its numbers.
+pub(super) fn scsi_response(task: &Task, finish: Finish) -> (Bhs, Payload) {
+    let bidirectional = task.read && task.write;
     let mut flags = FINAL;
     let mut bhs = Bhs::new(Opcode::ScsiResponse, FINAL);
     bhs.set_response(finish.response);
@@ -327,7 +410,11 @@ fn scsi_response(finish: Finish, data_sn: u32, bidirectional: bool) -> (Bhs, Pay
         }
     }
     bhs.set_flags(flags);
-    bhs.set_exp_data_sn(data_sn);
+    bhs.set_initiator_task_tag(task.initiator_task_tag);
+    // 11.4.4: 0 unless there was an R-Data SNACK
+    bhs.set_snack_tag(task.snack_tag);
+    // 11.4.8: Data-In PDUs, without the R2Ts that share their numbers; MUST be 0 unless the command completed
+    bhs.set_exp_data_sn(if finish.response == 0 { task.data_ins() } else { 0 });
     let payload = if finish.sense.is_empty() {
         Payload::None
     } else {

@@ -6,6 +6,7 @@ use blockwire_wire::{Bhs, Deframer};
 
 use super::connection::Connection;
 use super::respond::SendMark;
+use super::shuffle::Shuffle;
 use super::tags::TagMap;
 use super::task::{R2t, Task, TaskKind, TaskState};
 use crate::endpoint::{Destination, Endpoint, Fatal};
@@ -27,11 +28,19 @@ pub struct TargetLimits {
     pub side_answers: u32,
     /// Bytes of text and ping data that are held for the control plane and for the peer.
     pub control_bytes: u32,
+    /// Nanoseconds without Data-Out after which data is asked for again, at error recovery levels above 0; 0 is never.
+    pub data_timeout: u64,
 }
 
 impl Default for TargetLimits {
     fn default() -> Self {
-        Self { command_window: 256, immediate_commands: 32, side_answers: 256, control_bytes: 1 << 20 }
+        Self {
+            command_window: 256,
+            immediate_commands: 32,
+            side_answers: 256,
+            control_bytes: 1 << 20,
+            data_timeout: 10_000_000_000,
+        }
     }
 }
 
@@ -53,6 +62,10 @@ pub enum TargetEvent {
     DataOut(Slot),
     /// The record is about to be reused: nothing refers to the task's memory any more.
     Released(Slot),
+    /// Data-In below this offset is acknowledged: its memory is free.
+    Acknowledged { slot: Slot, offset: u32 },
+    /// Data that was asked for again cannot be sent: the task has to end with `Condition::SnackRejected` (7.8).
+    SnackRejected(Slot),
     /// A data digest was wrong; the PDU was rejected.
     DigestFailure { conn: ConnIndex, header: Bhs },
     /// The peer broke a rule and was told by Reject, or its task ends with CHECK CONDITION.
@@ -86,6 +99,12 @@ pub struct TargetSession {
     pub(super) spare_r2ts: Vec<Vec<R2t>>,
     /// Tags of tasks that ended while data was still to come for them; such data is ignored without a Reject.
     pub(super) late: VecDeque<u32>,
+    /// Time of the last header or tick.
+    pub(super) now: u64,
+    /// Data-In asks for acknowledgement (A bit, 11.7.2).
+    pub(super) soliciting: bool,
+    /// Order of Data-In and R2T when it is free, for testing initiators.
+    pub(super) shuffle: Option<Shuffle>,
 }
 
 impl TargetSession {
@@ -111,6 +130,9 @@ impl TargetSession {
             generation: 0,
             spare_r2ts: Vec::new(),
             late: VecDeque::new(),
+            now: 0,
+            soliciting: false,
+            shuffle: None,
         }
     }
 
@@ -197,6 +219,28 @@ impl TargetSession {
         params.keep_alive_timeout = timeout.unwrap_or(params.keep_alive_timeout);
     }
 
+    /// Whether Data-In asks for acknowledgement from now on (11.7.2); only above error recovery level 0.
+    pub fn set_soliciting(&mut self, on: bool) {
+        self.soliciting = on && self.params.error_recovery_level > 0;
+    }
+
+    /// Shuffles Data-In PDUs, sequences and R2Ts as far as DataPDUInOrder=No and DataSequenceInOrder=No allow (13.18, 13.19),
+    /// from a seed; 0 sends in order again.
+    pub fn set_shuffle(&mut self, seed: u64) {
+        self.shuffle = Shuffle::new(seed);
+    }
+
+    /// How long Data-Out is waited for above error recovery level 0, nanoseconds; 0 is for ever.
+    pub fn set_data_timeout(&mut self, timeout: u64) {
+        self.limits.data_timeout = timeout;
+    }
+
+    /// Whether PDUs leave in another order than that of their data.
+    #[must_use]
+    pub fn shuffles(&self) -> bool {
+        self.shuffle.is_some() && !(self.params.data_pdu_in_order && self.params.data_sequence_in_order)
+    }
+
     // ------------------------------------------------------------------------------------ records
 
     pub(super) fn next_generation(&mut self) -> u32 {
@@ -215,6 +259,10 @@ impl TargetSession {
                 self.tags.remove(task.initiator_task_tag);
             }
             self.control_bytes -= task.control_data.len() as u32;
+            if !self.parked.is_empty() {
+                // the place may be another task's before the fence clears
+                self.parked.retain(|parked| *parked != slot);
+            }
             self.events.push_back(TargetEvent::Released(slot));
         }
     }
@@ -289,7 +337,7 @@ impl TargetSession {
     /// As `pdu_sent`, from what was noted of the PDU.
     #[inline]
     pub fn sent_mark(&mut self, conn: ConnIndex, slot: Option<Slot>, mark: u32) {
-        if mark == SendMark::DATA {
+        if mark == SendMark::DATA || mark == SendMark::AGAIN {
             if let Some(slot) = slot
                 && self.tasks.get(slot).is_some_and(|t| t.state == TaskState::Dying)
             {

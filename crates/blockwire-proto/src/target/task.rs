@@ -153,6 +153,14 @@ pub struct OutProgress {
     pub unsolicited_data_sn: u32,
     /// R2Ts that wait for data.
     pub r2ts: Vec<R2t>,
+    /// Tags of R2Ts that were given up after a timeout: data for them is ignored, it was asked for again.
+    pub retired: Vec<u32>,
+    /// Unsolicited data was given up after a timeout.
+    pub unsolicited_retired: bool,
+    /// When something of the data was heard last, or asked for.
+    pub heard: u64,
+    /// Sequences that ended with data missing since bytes came last, and the bytes there were then.
+    pub recoveries: (u8, u64),
     /// Something about the data was wrong; the task ends with this once all expected data came (11.17.1).
     pub condition: Option<Condition>,
 }
@@ -171,12 +179,22 @@ impl OutProgress {
 pub struct InProgress {
     /// DataSN of the next Data-In, R2TSN of the next R2T (they share the numbers, 4.2.2.4).
     pub data_sn: u32,
+    /// R2Ts among these numbers.
+    pub r2ts: u32,
     /// Bytes sent in the current sequence.
     pub burst: u32,
     /// Everything below this offset was queued.
     pub queued_to: u32,
     /// Which number carried what; kept at error recovery levels above 0 only.
     pub log: DataSnLog,
+    /// What was sent cannot be sent again: the log had too many runs, or the data was dropped for want of room.
+    pub forgotten: bool,
+    /// DataSN and Target Transfer Tag of the Data-In whose A bit is not answered.
+    pub ack_request: Option<(u32, u32)>,
+    /// Bytes sent since the last A bit.
+    pub unasked: u32,
+    /// DataSN of the Data-In that carried the status.
+    pub status_sn: Option<u32>,
 }
 
 /// One task.
@@ -218,6 +236,10 @@ pub struct Task {
     pub counted: bool,
     /// StatSN of the response.
     pub stat_sn: u32,
+    /// SNACK Tag of the last R-Data SNACK, 0 for none (11.4.4).
+    pub snack_tag: u32,
+    /// PDUs of it were queued a second time.
+    pub resent: bool,
     /// Header and data of a control request or ping.
     pub header: Bhs,
     pub control_data: Vec<u8>,
@@ -235,6 +257,12 @@ impl Task {
         } else {
             0
         }
+    }
+
+    /// Data-In PDUs that were sent (11.4.8).
+    #[must_use]
+    pub fn data_ins(&self) -> u32 {
+        self.data_in.data_sn.wrapping_sub(self.data_in.r2ts)
     }
 
     /// Bytes the initiator has to write.

@@ -262,6 +262,7 @@ impl Pair {
                 TargetEvent::Released(slot) => {
                     self.memory.remove(&slot);
                 }
+                TargetEvent::Acknowledged { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -316,12 +317,8 @@ impl Pair {
             (function::TASK_REASSIGN, Some(task)) => {
                 self.target.respond_control(slot, answer, Vec::new());
                 match self.target.rebind(task, conn, header.exp_data_sn()).expect("it can be moved") {
-                    Rebound::SendDataFrom(offset) => {
-                        let len = self.target.task(task).expect("in use").expected_read();
-                        let finish = self.target.take_finish(task).unwrap_or_default();
-                        self.target.send_data(task, offset, len - offset, true, Some(finish));
-                    }
                     Rebound::Answered => {}
+                    Rebound::Lost => panic!("nothing is dropped here"),
                     Rebound::GoesOn => {
                         if self.target.task(task).is_some_and(|t| t.state == blockwire_proto::target::TaskState::Active)
                         {

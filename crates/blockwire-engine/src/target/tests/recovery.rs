@@ -197,7 +197,7 @@ fn reassign(rig: &mut Rig, peer: usize, tag: u32, from: u16, exp_data_sn: u32) {
         .expect("sent up");
     let mut header = [0; BHS_LEN];
     header[..2].copy_from_slice(&[0x22, 0x80]);
-    let effects = Effects { rebind: Some((tag, from)), exp_data_sn, ..Effects::default() };
+    let effects = Effects { rebind: Some((tag, Some(from))), exp_data_sn, ..Effects::default() };
     let answer = Reply::Pdu { header, data: Vec::new() };
     rig.worker.target.reply(&mut rig.worker.core, SESSION, task, answer, effects);
 }

@@ -37,7 +37,13 @@ pub(super) fn connection(cid: u16, send: u32) -> ConnectionParams {
 
 impl Rig {
     pub(super) fn new(params: SessionParams) -> Self {
-        let limits = TargetLimits { command_window: 8, immediate_commands: 2, side_answers: 8, control_bytes: 65_536 };
+        let limits = TargetLimits {
+            command_window: 8,
+            immediate_commands: 2,
+            side_answers: 8,
+            control_bytes: 65_536,
+            data_timeout: 1000,
+        };
         Self {
             session: TargetSession::new(params, limits, 1),
             memory: HashMap::new(),

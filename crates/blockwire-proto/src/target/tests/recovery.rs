@@ -106,17 +106,17 @@ fn a_read_is_sent_again_from_the_byte_that_is_missing() {
     assert_eq!(sent.len(), 3);
     assert!(rig.events().is_empty(), "kept until it is acknowledged");
     assert_eq!(rig.session.freeze_connection(0), 1);
-    assert_eq!(rig.session.rebind(slot, 1, 4), Err(RebindError::InvalidDataSn));
     // the initiator has PDU 0 (4096 bytes); segments are 1000 bytes here
-    assert_eq!(rig.session.rebind(slot, 1, 1), Ok(Rebound::SendDataFrom(4096)));
-    let finish = rig.session.take_finish(slot);
-    rig.session.send_data(slot, 4096, 5904, true, finish);
+    assert_eq!(rig.session.rebind(slot, 1, 1), Ok(Rebound::Answered));
+    rig.drain();
+    assert_eq!(rig.events(), [TargetEvent::Acknowledged { slot, offset: 4096 }]);
     let sent = rig.sent(1);
     let seen: Vec<_> = sent.iter().map(|(b, _)| (b.data_sn(), b.buffer_offset(), b.data_segment_length())).collect();
     assert_eq!(seen[0], (1, 4096, 1000));
     assert_eq!(seen[5], (6, 9096, 904));
-    assert_eq!(seen.len(), 6);
-    assert_eq!(sent[5].0.flags(), 0x81);
+    assert_eq!(seen.len(), 7);
+    assert_eq!(sent[5].0.flags(), 0x80);
+    assert_eq!((sent[6].0.0[0], sent[6].0.stat_sn(), sent[6].0.exp_data_sn()), (0x21, 100, 7));
     let max = rig.session.numbers().max_cmd_sn;
     assert_eq!(max, 9, "one task, counted once");
     // acknowledged on the new connection: StatSN was 100 there
