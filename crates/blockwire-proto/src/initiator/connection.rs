@@ -32,6 +32,8 @@ pub(super) struct Connection {
     /// The last PDU that was no NOP-In.
     pub last_data: u64,
     pub probe: Option<Probe>,
+    /// A probe was ever sent.
+    pub probed: bool,
     /// Counts changes of MaxRecvDataSegmentLength.
     pub epoch: u32,
     /// A SNACK was sent: what it asked for may come twice, and after its task's end.
@@ -107,6 +109,7 @@ impl InitiatorSession {
             ping_sent: None,
             last_data: now,
             probe: None,
+            probed: false,
             epoch: 0,
             snacked: false,
             logged_out: None,
@@ -164,7 +167,7 @@ impl InitiatorSession {
             self.ask_again(conn)?;
         }
         if self.probe_deadline(conn).is_some_and(|at| at <= now) {
-            self.probe(conn);
+            self.on_silence(conn)?;
         }
         if self.keep_alive_deadline(conn).is_none_or(|at| at > now) {
             return Ok(());

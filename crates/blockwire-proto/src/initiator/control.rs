@@ -70,6 +70,10 @@ impl InitiatorSession {
             connection.queue.push(answer, payload, None, 0);
             return Ok(());
         }
+        if self.connection(conn).probed && self.tasks.find(bhs.initiator_task_tag()).is_none() {
+            self.recovered.duplicates += 1;
+            return Ok(()); // an answer to one that was given up for a later one
+        }
         let slot = self.answered(conn, bhs, Kind::Nop, "NOP-In for a ping that was not sent (RFC 7143 11.19.1)")?;
         let task = &self.tasks[slot];
         let (context, purpose) = (task.context, task.purpose);

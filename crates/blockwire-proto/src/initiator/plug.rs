@@ -11,7 +11,7 @@ use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
 
-/// Pings without an answer at a time; more would only add to what waits.
+/// Pings without an answer until the connection is given up.
 const MOST_PROBES: u8 = 3;
 
 impl InitiatorSession {
@@ -65,11 +65,29 @@ impl InitiatorSession {
     pub(super) fn probe_deadline(&self, conn: ConnIndex) -> Option<u64> {
         let connection = self.connections.get(conn)?.as_ref()?;
         let open = self.recovers() && connection.tasks > 0 || !self.holes.is_empty();
-        if !open || connection.logging_out || connection.probe.is_some_and(|p| p.unanswered >= MOST_PROBES) {
+        if !open || connection.logging_out {
             return None;
         }
         let since = connection.probe.map_or(0, |p| p.sent).max(connection.last_received);
         Some(since.saturating_add(self.recovery_timeout))
+    }
+
+    /// The connection was silent for too long: asks it, or gives it up.
+    ///
+    /// # Errors
+    /// It did not answer several times, and anything it had to say did not come either.
+    pub(super) fn on_silence(&mut self, conn: ConnIndex) -> Result<(), Fatal> {
+        let connection = self.connection(conn);
+        let last = connection.last_received;
+        if let Some(probe) = connection.probe.as_mut().filter(|p| p.sent < last) {
+            probe.unanswered = 0; // it lives; only the ping or its answer was lost
+        }
+        if connection.probe.is_some_and(|p| p.unanswered >= MOST_PROBES) {
+            let what = "no answer to several NOP-Out pings while requests are open (RFC 7143 7.1.4.2, 11.18)";
+            return Err(Fatal { code: FatalCode::KeepAliveTimeout, what });
+        }
+        self.probe(conn);
+        Ok(())
     }
 
     /// Sends a ping: a StatSN ahead in its answer reveals lost statuses, its ExpCmdSN lost commands (7.1.4.2).
@@ -84,12 +102,17 @@ impl InitiatorSession {
         let connection = self.connection(conn);
         let unanswered = connection.probe.map_or(0, |p| p.unanswered) + 1;
         connection.probe = Some(Probe { sent, cmd_sn, unanswered });
+        connection.probed = true;
         connection.queue.push(bhs, Payload::None, Some(slot), 0);
     }
 
     /// The ping was answered, and all that the target had sent before came or is known to be missing.
     pub(super) fn on_probe(&mut self, conn: ConnIndex) -> Result<(), Fatal> {
         let Some(probe) = self.connection(conn).probe.take() else { return Ok(()) };
+        // earlier ones were lost: statuses are acted on in their order
+        for slot in self.tasks.slots(|t| t.conn == conn && t.state == State::Active && t.purpose == Purpose::Probe) {
+            self.free(slot);
+        }
         self.plug(conn);
         if !self.recovers() {
             return Ok(());
@@ -126,7 +149,7 @@ impl InitiatorSession {
     }
 
     /// Tasks that wait in the middle of something: the end of a Data-In sequence, or an R2T. RFC 7143 7.1.4.1 leaves the
-    /// latter better to the target, so each is asked for once only.
+    /// latter better to the target, so it is asked for late and a few times only.
     fn ask_tails(&mut self, conn: ConnIndex) {
         let (now, timeout) = (self.now, self.recovery_timeout);
         let next = self.exp_cmd_sn;

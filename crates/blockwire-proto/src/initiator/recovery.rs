@@ -53,8 +53,8 @@ pub(super) struct TaskRecovery {
     /// SNACK Tag of the R-Data SNACK that is open, else 0 (11.16.5).
     pub snack_tag: u32,
     pub last_snack_tag: u32,
-    /// The end of the data was asked for without knowing that something is missing there.
-    pub probed: bool,
+    /// How often the end of the data was asked for without knowing that something is missing there.
+    pub probed: u8,
     pub asked_at: u64,
     pub tries: u8,
     /// The sequence at hand starts here; only it may be asked for with DataSequenceInOrder=Yes (13.19).

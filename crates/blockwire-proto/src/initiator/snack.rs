@@ -262,13 +262,14 @@ impl InitiatorSession {
         Some(first.saturating_add(self.recovery_timeout))
     }
 
-    /// Asks for the end of a task's numbers without knowing that there is more; each task once. `rejected` SNACKs of this
+    /// Asks for the end of a task's numbers without knowing that there is more, a few times for each task. `rejected` SNACKs of this
     /// kind mean nothing.
     pub(super) fn ask_tail(&mut self, slot: Slot) {
         let recovery = self.task_late(slot);
-        if std::mem::replace(&mut recovery.probed, true) || !recovery.is_whole() {
+        if recovery.probed >= MOST_TRIES || !recovery.is_whole() {
             return;
         }
+        recovery.probed += 1;
         let next = recovery.next();
         let task = &self.tasks[slot];
         let (conn, tag, lun) = (task.conn, task.tag(), task.bhs.lun());

@@ -6,10 +6,12 @@ use blockwire_proto::initiator::{Command, Event, InitiatorSession, Outcome};
 use blockwire_proto::reassign::next_missing;
 use blockwire_proto::target::{Finish, Rebound, Residual, TargetEvent, TargetLimits, TargetSession};
 use blockwire_proto::{
-    ConnIndex, ConnectionParams, Destination, Direction, Endpoint, Fatal, Payload, SessionParams, Slot,
+    ConnIndex, ConnectionParams, Destination, Direction, Endpoint, Fatal, FatalCode, Payload, SessionParams, Slot,
 };
 use blockwire_wire::opcode::function;
 use blockwire_wire::{BHS_LEN, Bhs, Opcode, Step, crc32c};
+
+use crate::faults::Faults;
 
 pub const BLOCK: usize = 16;
 
@@ -27,6 +29,7 @@ pub struct Link {
     pub cid: u16,
     initiator: ConnIndex,
     target: ConnIndex,
+    digests: (bool, bool),
     up: Pipe,
     down: Pipe,
 }
@@ -57,6 +60,9 @@ pub struct Pair {
     pub burst: u32,
     now: u64,
     cids: u16,
+    /// What the links do to PDUs.
+    pub faults: Option<Faults>,
+    failed: usize,
 }
 
 impl Pair {
@@ -77,6 +83,8 @@ impl Pair {
             burst: params.max_burst_length,
             now: 0,
             cids: 0,
+            faults: None,
+            failed: 0,
         }
     }
 
@@ -99,7 +107,8 @@ impl Pair {
         };
         let target = self.target.add_connection(mirrored, stat_sn, self.now);
         let initiator = self.initiator.add_connection(params, stat_sn, self.now);
-        self.links.push(Link { cid: self.cids, initiator, target, up: Pipe::default(), down: Pipe::default() });
+        let (cid, up, down) = (self.cids, Pipe::default(), Pipe::default());
+        self.links.push(Link { cid, initiator, target, digests, up, down });
     }
 
     /// Loses a link with everything in transit; the tasks freeze. Gives its CID.
@@ -152,6 +161,7 @@ impl Pair {
             let mut moved = false;
             for at in 0..self.links.len() {
                 moved |= self.fill_up(at) | self.fill_down(at);
+                self.failed = at;
                 for down in [false, true] {
                     let left = limit - self.delivered().min(limit);
                     if left == 0 {
@@ -167,6 +177,23 @@ impl Pair {
         }
     }
 
+    /// As `run`, and lets time pass while requests are unfinished. The error comes with the place of its link.
+    pub fn run_with_time(&mut self) -> Result<(), (Fatal, usize)> {
+        for _ in 0..2000 {
+            self.run(usize::MAX).map_err(|fatal| (fatal, self.failed))?;
+            if self.initiator.unfinished() == 0 {
+                return Ok(());
+            }
+            let due =
+                self.links.iter().enumerate().filter_map(|(i, l)| Some((self.initiator.deadline(l.initiator)?, i)));
+            let (at, index) = due.min().expect("nothing moves and nothing will");
+            self.now = self.now.max(at);
+            self.initiator.on_timer(self.links[index].initiator, self.now).map_err(|fatal| (fatal, index))?;
+            self.drain();
+        }
+        panic!("it never ends");
+    }
+
     fn fill_up(&mut self, at: usize) -> bool {
         let link = &mut self.links[at];
         let buffers = &self.buffers;
@@ -179,7 +206,16 @@ impl Pair {
             |slot, offset, len| buffers[&slot][offset..offset + len].to_vec(),
             &mut sent,
         );
-        link.up.bytes.extend(&bytes);
+        match &mut self.faults {
+            None => link.up.bytes.extend(&bytes),
+            Some(faults) => {
+                for pdu in faults.cut(&bytes, link.digests) {
+                    let (up, down) = faults.up(link.cid, pdu);
+                    link.up.bytes.extend(up);
+                    link.down.bytes.extend(down);
+                }
+            }
+        }
         for slot in sent {
             self.initiator.payload_sent(slot);
         }
@@ -201,7 +237,14 @@ impl Pair {
                 marks.push((pdu.slot, pdu.mark));
             },
         );
-        link.down.bytes.extend(&bytes);
+        match &mut self.faults {
+            None => link.down.bytes.extend(&bytes),
+            Some(faults) => {
+                for pdu in faults.cut(&bytes, link.digests) {
+                    link.down.bytes.extend(faults.down(link.cid, pdu));
+                }
+            }
+        }
         let conn = link.target;
         for (slot, mark) in marks {
             self.target.sent_mark(conn, slot, mark);
@@ -421,7 +464,10 @@ fn receive<E: Endpoint>(
                     return Ok(());
                 }
             }
-            Step::HeaderDigestError | Step::DataDigestError => panic!("nothing was damaged"),
+            Step::DataDigestError => endpoint.pdu(conn, &std::mem::take(&mut pipe.control), false, now)?,
+            Step::HeaderDigestError => {
+                return Err(Fatal { code: FatalCode::HeaderDigest, what: "header digest error (RFC 7143 7.7)" });
+            }
         }
     }
 }

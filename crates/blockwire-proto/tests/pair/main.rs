@@ -1,6 +1,8 @@
 //! Both ends of the protocol crate against each other, without engine, threads or clock; the data is always compared.
 
+mod faults;
 mod harness;
+mod losses;
 
 use blockwire_proto::SessionParams;
 use blockwire_proto::initiator::Outcome;
