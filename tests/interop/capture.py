@@ -38,9 +38,9 @@ class Capture:
         ).stdout  # fmt: skip
         return [line for line in printed.splitlines() if line.strip()]
 
-    def problems(self) -> list[str]:
-        """What tshark finds wrong."""
-        return self.frames(PROBLEM, "frame.number", "_ws.col.Info", "_ws.expert.message")
+    def problems(self, among: str = "frame") -> list[str]:
+        """What tshark finds wrong in the frames that match `among`."""
+        return self.frames(f"({among}) && ({PROBLEM})", "frame.number", "_ws.col.Info", "_ws.expert.message")
 
     def iscsi_opcodes(self) -> set[int]:
         """The opcodes seen, to show that the traffic really was dissected as iSCSI."""

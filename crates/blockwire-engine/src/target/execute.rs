@@ -245,7 +245,7 @@ impl Context<'_> {
                 (lba, u64::from(blocks), data, false)
             }
             Block::WriteSame { lba, blocks, unmap, no_data } => {
-                if unmap && !can_unmap {
+                if unmap && !can_unmap && !read_only {
                     return self.finish_sense(slot, Sense::InvalidFieldInCdb { byte: 1, bit: Some(3) });
                 }
                 let blocks = if blocks == 0 { capacity.saturating_sub(lba) } else { blocks };
