@@ -96,8 +96,12 @@ class Dispatch:
         kind = type(event).__name__
         if kind == "TaskDone":
             task = self._tasks.pop(event.token, None)
+            lost = self._answers.pop(event.token, None) if task is None else None
             if task is not None and not task.done():
                 task.set_result(event)
+            elif lost is not None and not lost.done():
+                # A control request whose connection went: no answer will come.
+                lost.set_exception(failure_error(Failure(event.code, "the connection was lost before the answer")))
         elif kind == "OpDone":
             op = self._ops.pop(event.op, None)
             if op is not None and not op.done():
@@ -133,7 +137,7 @@ class Dispatch:
         return future
 
     def answer(self, token: Token) -> asyncio.Future[ControlPdu]:
-        """Ends with the PDU that answers a `send_pdu`."""
+        """Ends with the PDU that answers a `send_pdu`; ConnectionLostError when its connection goes before."""
         future: asyncio.Future[ControlPdu] = asyncio.get_running_loop().create_future()
         self._answers[token] = future
         return future

@@ -322,12 +322,10 @@ class Session:
         future = self.dispatch.task(token)
         cancelled = False
         try:
-            async with self.runtime.timeout(self.timers.timeout):
-                done = await asyncio.shield(future)
+            if await self._in_time(future):
+                done = future.result()
                 # Nobody aborted it: a reset ended it together with others.
                 return TaskDone(token, 0, code=retry_policy.RESET) if done.code == "task.aborted" else done
-        except TimeoutError:
-            pass
         except asyncio.CancelledError:
             cancelled = True
         ending = asyncio.ensure_future(self.ladder.end(token, future, field, number))
@@ -342,6 +340,18 @@ class Session:
             ending.exception()
             raise asyncio.CancelledError
         return ending.result()
+
+    async def _in_time(self, future: asyncio.Future[TaskDone]) -> bool:
+        """Waits for a request as long as it may take; False when it did not end. While a lost connection is being
+        recovered its time stands still: that ends by timers of its own."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with self.runtime.timeout(self.timers.timeout):
+                    await asyncio.shield(future)
+            if future.done() or not self.connections.lost:
+                return future.done()
+            while self.connections.lost and not future.done():
+                await self.runtime.sleep(self.timers.reopen_first)
 
     async def ask(self, lun: int, command: bytes, length: int) -> bytes:
         """Data-In of a command that can be repeated; DeviceError with its sense when it fails."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from blockwire import errors
-from blockwire.dataplane.api import AbortKind, AbortScope, TaskView
+from blockwire.dataplane.api import AbortKind, AbortScope, ControlPdu, TaskView
 from blockwire.wire.constants import RESERVED_TAG, TaskFunction, TaskResponse
 from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
 
@@ -21,6 +21,9 @@ LEVEL_2 = frozenset(
     }
 )
 """MUST NOT be sent unless iSCSIProtocolLevel=2 was negotiated (RFC 7144 6.3)."""
+
+_ENDING = frozenset({TaskFunction.TARGET_COLD_RESET, TaskFunction.I_T_NEXUS_RESET})
+"""The loss of the session is what they are for."""
 
 
 async def request(
@@ -44,7 +47,6 @@ async def request(
         )  # fmt: skip
     if (function in (TaskFunction.ABORT_TASK, TaskFunction.QUERY_TASK)) != (task is not None):
         raise errors.UsageError(f"{function.name}: a task is named by ABORT TASK and QUERY TASK, and only by them")
-    await session.ready()
     pdu = TaskManagementRequest(
         function=function,
         lun=field.to_bytes(8, "big"),
@@ -52,16 +54,34 @@ async def request(
         referenced_task_tag=RESERVED_TAG if task is None else task.initiator_task_tag,
         ref_cmd_sn=0 if task is None else task.cmd_sn,
     )
-    on = task.cid if task is not None and task.cid in session.cids else cid
     wait = session.timers.timeout if seconds is None else seconds
     try:
         async with session.runtime.timeout(wait):
-            answer = await session.dispatch.answer(session.plane.send_pdu(session.id, on, pdu.encode()))
+            answer = await _answered(session, pdu.encode(), task, cid, again=function not in _ENDING)
     except TimeoutError as error:
         raise errors.TimedOutError(
             f"{function.name}: no answer in time", code="task-management.timeout", evidence=f"nothing within {wait:g} s"
         ) from error
     return TaskManagementResponse.decode(bytes(answer.header), b"", bytes(answer.data))
+
+
+async def _answered(session: Session, pdu: bytes, task: TaskView | None, cid: int | None, *, again: bool) -> ControlPdu:
+    """A request that is lost with its connection is sent again while the session lives on: done twice, every function
+    comes to the same (7.2.2: it cannot be reassigned)."""
+    while True:
+        await session.ready()
+        number = session.id
+        on = task.cid if task is not None else cid
+        try:
+            token = session.plane.send_pdu(number, on if on in session.cids else None, pdu)
+            return await session.dispatch.answer(token)
+        except errors.ConnectionLostError as error:
+            if task is not None and session.id != number:
+                raise  # the task went with its session
+            if not again:
+                raise
+            session.request_lost(error.code, number)
+            await session.runtime.sleep(session.timers.reopen_first)
 
 
 async def perform(session: Session, function: TaskFunction, field: int = 0) -> None:

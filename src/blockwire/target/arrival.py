@@ -81,6 +81,8 @@ class Arrival:
         name = self._name(request.initiator_name, bytes(request.isid), reception.target_name, discovery)
         found = self.server.sessions.find(name)
         if isinstance(found, TargetSession):
+            if found.ending:  # it cannot be joined any more; a new one has to wait for its end
+                return None if request.tsih else ExistingSession(found.tsih, found.parameters, frozenset())
             numbers = self.server.plane.numbers(found.id)
             return ExistingSession(
                 found.tsih, found.parameters, found.recovery.connections.cids,

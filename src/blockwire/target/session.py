@@ -163,6 +163,11 @@ class TargetSession:
         return self.recovery.connections.live
 
     @property
+    def ending(self) -> bool:
+        """Its end has begun."""
+        return self._ending
+
+    @property
     def fast_abort(self) -> bool:
         """TaskReporting=FastAbort was negotiated (13.23)."""
         return self.parameters.task_reporting == "FastAbort"
@@ -217,6 +222,8 @@ class TargetSession:
 
     def reserve(self, cid: int) -> None:
         """A place for a connection that is logging in to this session; `LoginError` 0206 when there is none (13.2)."""
+        if self._ending:
+            raise login_error(LoginStatus.SESSION_DOES_NOT_EXIST, whose="peer", evidence=f"TSIH {self.tsih}")
         table, most = self.recovery.connections, self.parameters.max_connections
         if cid not in table.live and table.count >= most:
             raise login_error(LoginStatus.TOO_MANY_CONNECTIONS, whose="peer", evidence=f"MaxConnections={most}")
