@@ -107,6 +107,8 @@ def tgt(
                 "tgtd answers its management socket",
                 alive=[ended],
             )
+            for digest in ("HeaderDigest", "DataDigest"):  # tgt does none unless told to
+                tgtadm("--op", "update", "--mode", "target", "--tid", "1", "--name", digest, "--value", "None,CRC32C")
             tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
             tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
             if chap is not None:
