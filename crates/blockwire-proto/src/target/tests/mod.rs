@@ -1,9 +1,13 @@
 //! A byte-level initiator, typed by hand, against the target's session.
 
 mod commands;
+mod connections;
 mod data;
 mod hostile;
+mod recover;
 mod recovery;
+mod shuffle;
+mod snack;
 
 use std::collections::HashMap;
 
@@ -63,9 +67,14 @@ impl Rig {
     pub(super) fn connect(&mut self, params: ConnectionParams) -> ConnIndex {
         let digests = (params.header_digest, params.data_digest);
         let conn = self.session.add_connection(params, 100, 0);
+        self.adopt(conn, digests);
+        conn
+    }
+
+    /// A connection that the session knows already.
+    pub(super) fn adopt(&mut self, conn: ConnIndex, digests: (bool, bool)) {
         self.digests.insert(conn, digests);
         self.state.insert(conn, (Destination::None, 0, Vec::new()));
-        conn
     }
 
     /// Feeds bytes, `cut` at a time.
