@@ -1,5 +1,6 @@
 //! The load generator: keeps `depth` block requests in flight on the caller's thread and measures them.
 
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use super::calls::{Check, nanos};
@@ -73,6 +74,8 @@ struct Run<'a> {
     flights: Vec<Flight>,
     idle: Vec<u32>,
     random: u64,
+    /// Stands in every block of this run and in no other: what an earlier run left behind, anywhere, is not taken for ours.
+    nonce: u64,
     next: u64,
     issued: u64,
     /// Generation of each position that this run wrote, and whether a request is on it (verify only).
@@ -115,11 +118,11 @@ impl Run<'_> {
 
     /// Fills the buffer with blocks that name their place, run and generation.
     fn pattern(&mut self, index: u32, position: u64, generation: u32) {
-        let (block, seed) = (self.spec.block_size as usize, self.spec.seed);
+        let (block, nonce) = (self.spec.block_size as usize, self.nonce);
         let first = position * u64::from(self.spec.transfer);
         for (i, part) in self.buffer(index).chunks_mut(block).enumerate() {
             let offset = first + (i * block) as u64;
-            let words = [MARK, seed, offset, u64::from(generation)];
+            let words = [MARK, nonce, offset, u64::from(generation)];
             for (j, word) in part.chunks_exact_mut(8).enumerate() {
                 let value = words.get(j).copied().unwrap_or_else(|| offset ^ (u64::from(generation) << 32) ^ j as u64);
                 word.copy_from_slice(&value.to_le_bytes());
@@ -127,17 +130,17 @@ impl Run<'_> {
         }
     }
 
-    /// Compares what was read. A block that this run wrote must be right; one with the mark of this seed must at least be
-    /// at its own place; others are not known.
+    /// Compares what was read. A block that this run wrote must be right; one with this run's mark must at least be at
+    /// its own place; others are not known.
     fn compare(&mut self, index: u32, position: u64) -> bool {
-        let (block, seed) = (self.spec.block_size as usize, self.spec.seed);
+        let (block, nonce) = (self.spec.block_size as usize, self.nonce);
         let first = position * u64::from(self.spec.transfer);
         let expected = self.generations[position as usize];
         let buffer = &*self.buffer(index);
         for (i, part) in buffer.chunks(block).enumerate() {
             let offset = first + (i * block) as u64;
             let word = |j: usize| u64::from_le_bytes(part[j * 8..j * 8 + 8].try_into().unwrap_or_default());
-            let ours = word(0) == MARK && word(1) == seed;
+            let ours = word(0) == MARK && word(1) == nonce;
             if expected == 0 {
                 if ours && word(2) != offset {
                     return false;
@@ -314,6 +317,7 @@ fn new_run(spec: &LoadSpec, base: u64) -> Run<'_> {
         flights: vec![Flight::default(); depth],
         idle: (0..spec.depth).rev().collect(),
         random: spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+        nonce: RandomState::new().hash_one(base),
         next: 0,
         issued: 0,
         generations: vec![0; known],
