@@ -131,7 +131,7 @@ impl TargetSession {
         let keep = data.len().min(c.params.max_send_data_segment_length as usize);
         let payload = if keep == 0 { Payload::None } else { Payload::Inline(data[..keep].to_vec()) };
         self.keep_side(conn, &bhs, &data[..keep])?;
-        self.conn(conn).queue.push(bhs, payload, slot, mark);
+        self.push_side(conn, bhs, payload, slot, mark);
         Ok(())
     }
 }

@@ -247,8 +247,15 @@ impl TargetSession {
             return Err(Fatal::violation("answers are never acknowledged (RFC 7143 4.2.2.2)"));
         }
         c.keep(bhs.stat_sn(), Kept::Pdu(Box::new((*bhs, data.to_vec()))), limit);
-        self.solicit_when_many(conn);
         Ok(())
+    }
+
+    /// Queues what `keep_side` kept. The ping that may follow carries the next StatSN, so it follows.
+    pub(super) fn push_side(&mut self, conn: ConnIndex, bhs: Bhs, payload: Payload, slot: Option<Slot>, mark: u32) {
+        self.conn(conn).queue.push(bhs, payload, slot, mark);
+        if self.params.error_recovery_level > 0 {
+            self.solicit_when_many(conn);
+        }
     }
 
     /// Rejects a PDU with its complete header (11.17). Bounded: a peer that does not read its Rejects is dropped.
@@ -279,7 +286,7 @@ impl TargetSession {
             data.truncate(c.params.max_send_data_segment_length as usize);
         }
         self.keep_side(conn, &bhs, &data)?;
-        self.conn(conn).queue.push(bhs, Payload::Inline(data), None, SendMark::SIDE);
+        self.push_side(conn, bhs, Payload::Inline(data), None, SendMark::SIDE);
         Ok(())
     }
 
@@ -296,7 +303,7 @@ impl TargetSession {
         }
         let payload = if data.is_empty() { Payload::None } else { Payload::Inline(data) };
         let mark = if close { SendMark::UNSOLICITED_AND_CLOSE } else { SendMark::UNSOLICITED };
-        self.conn(conn).queue.push(header, payload, None, mark);
+        self.push_side(conn, header, payload, None, mark);
     }
 
     pub(super) fn marked_pdu_sent(&mut self, conn: ConnIndex, slot: Option<Slot>, mark: u32) {
