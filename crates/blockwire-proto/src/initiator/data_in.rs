@@ -19,6 +19,7 @@ impl InitiatorSession {
         let task = &mut self.tasks[slot];
         if !task.is_active_on(conn) {
             if task.conn == conn && task.state == State::Reassigning {
+                task.missed = true;
                 return Ok(Destination::Discard); // the response to TASK REASSIGN is missing; asked for again after it
             }
             return Err(Fatal::violation("Data-In on a connection that the task is not allegiant to (RFC 7143 4.2.2)"));

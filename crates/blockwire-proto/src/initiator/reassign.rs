@@ -142,9 +142,14 @@ impl InitiatorSession {
         task.renumber = true;
         task.sequence_bytes = 0;
         task.sequence_sn = task.exp_data_sn;
+        // what the target has and lacks shows in what it asks for now
+        task.asked.clear();
+        let missed = std::mem::take(&mut task.missed);
         self.recovered.reassigned += 1;
-        if task.aborting {
+        if self.tasks[slot].aborting {
             self.send_abort(slot);
+        } else if missed {
+            self.ask_tail(slot);
         }
     }
 

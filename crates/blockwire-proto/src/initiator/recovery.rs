@@ -119,6 +119,12 @@ impl TaskRecovery {
         }
     }
 
+    /// Nothing more is expected of numbers `[from, to)`.
+    pub fn let_go(&mut self, from: u32, to: u32) {
+        // where a run is missing there are two to merge: this cannot fail
+        let _ = self.seen.insert(u64::from(from), u64::from(to.min(self.high).saturating_sub(from)));
+    }
+
     /// Runs `[from, to)` of numbers that are missing.
     pub fn holes(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         let mut at = 0;

@@ -234,6 +234,11 @@ impl InitiatorSession {
             }
             recovery.asked_at = now;
             recovery.tries += 1;
+            if recovery.tries >= MOST_TRIES && task.read_len == 0 {
+                let end = recovery.high();
+                self.let_r2ts_go(slot, 0, end);
+                continue;
+            }
             if recovery.tries >= MOST_TRIES {
                 return Err(gap("data did not come although it was asked for (RFC 7143 7.8, 11.16)"));
             }
@@ -270,13 +275,13 @@ impl InitiatorSession {
             return;
         }
         recovery.probed += 1;
-        let next = recovery.next();
         let task = &self.tasks[slot];
         let (conn, tag, lun) = (task.conn, task.tag(), task.bhs.lun());
         if task.read_len > 0 && self.connection(conn).epoch != self.tasks[slot].epoch {
             return; // only R-Data would do (11.16.3), and that needs a reason
         }
-        self.queue_snack(conn, DATA, tag, RESERVED_TAG, (next, 0), lun);
+        // 11.16.6: all that is not acknowledged, which is no error when there is nothing; what came before is discarded
+        self.queue_snack(conn, DATA, tag, RESERVED_TAG, (0, 0), lun);
     }
 
     /// A SNACK was rejected (7.8, 11.17.1). When what it asked for is still missing there is no other way within the
@@ -300,20 +305,31 @@ impl InitiatorSession {
             DATA | R_DATA => {
                 let Some(slot) = self.tasks.find(rejected.initiator_task_tag()) else { return Ok(()) };
                 let task = &self.tasks[slot];
+                let end = if length == 0 { u32::MAX } else { from.saturating_add(length) };
                 let open = task.conn == conn
                     && task.state == State::Active
                     && task.recovery.as_deref().is_some_and(|recovery| {
-                        let end = if length == 0 { u32::MAX } else { from.saturating_add(length) };
                         let same = recovery.snack_tag == rejected.target_transfer_tag() && recovery.snack_tag != 0;
                         same || recovery.snack_tag == 0 && recovery.holes().any(|run| run.0 < end && from < run.1)
                     });
-                if open {
+                if open && task.read_len == 0 {
+                    // R2Ts: the target gave them up for a recovery R2T of its own (7.1.4.1), which asks for the same data
+                    self.let_r2ts_go(slot, from, end);
+                } else if open {
                     return Err(gap("a Data SNACK was rejected (RFC 7143 7.8, 11.17.1)"));
                 }
             }
             _ => {} // a DataACK: what it tried to free stays with the target
         }
         Ok(())
+    }
+
+    fn let_r2ts_go(&mut self, slot: Slot, from: u32, to: u32) {
+        let task = &mut self.tasks[slot];
+        if let Some(recovery) = task.recovery.as_deref_mut() {
+            recovery.let_go(from, to);
+            task.exp_data_sn = recovery.next();
+        }
     }
 
     /// A Reject that may be about a SNACK.

@@ -92,6 +92,8 @@ pub(super) struct Task {
     /// The next number is taken as it is: what was sent on the lost connection is not known here.
     pub renumber: bool,
     pub aborting: bool,
+    /// Data or R2Ts came before the response to its TASK REASSIGN, and were not taken.
+    pub missed: bool,
     /// A probe went out after it.
     pub pinged: bool,
     /// Bytes of the read that arrived.
@@ -140,6 +142,7 @@ impl Task {
             replay: false,
             renumber: false,
             aborting: false,
+            missed: false,
             pinged: false,
             received: RangeSet::default(),
             asked: RangeSet::default(),
@@ -215,6 +218,7 @@ impl TaskTable {
         task.replay = false;
         task.renumber = false;
         task.aborting = false;
+        task.missed = false;
         task.pinged = false;
         task.received.clear();
         task.asked.clear();

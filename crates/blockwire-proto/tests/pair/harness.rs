@@ -3,12 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use blockwire_proto::initiator::{Command, Event, InitiatorSession, Outcome};
-use blockwire_proto::reassign::next_missing;
 use blockwire_proto::target::{Finish, Rebound, Residual, TargetEvent, TargetLimits, TargetSession};
 use blockwire_proto::{
     ConnIndex, ConnectionParams, Destination, Direction, Endpoint, Fatal, FatalCode, Payload, SessionParams, Slot,
 };
-use blockwire_wire::opcode::function;
+use blockwire_wire::opcode::{function, status};
 use blockwire_wire::{BHS_LEN, Bhs, Opcode, Step, crc32c};
 
 use crate::faults::Faults;
@@ -63,11 +62,16 @@ pub struct Pair {
     /// What the links do to PDUs.
     pub faults: Option<Faults>,
     failed: usize,
+    pub digest_failures: u32,
+    /// Writes whose data the target did not get in spite of asking again and again (RFC 7143 7.8 b).
+    pub gave_up: u32,
+    /// What the target held against the initiator.
+    pub violations: Vec<&'static str>,
 }
 
 impl Pair {
     pub fn new(params: &SessionParams, disk: usize) -> Self {
-        let limits = TargetLimits { command_window: 8, ..TargetLimits::default() };
+        let limits = TargetLimits { command_window: 8, data_timeout: 5_000_000, ..TargetLimits::default() };
         Self {
             initiator: InitiatorSession::new(params.clone(), 0xffff_fffc, 0xffff_fffc, 3),
             target: TargetSession::new(params.clone(), limits, 0xffff_fffc),
@@ -85,6 +89,9 @@ impl Pair {
             cids: 0,
             faults: None,
             failed: 0,
+            digest_failures: 0,
+            gave_up: 0,
+            violations: Vec::new(),
         }
     }
 
@@ -118,6 +125,13 @@ impl Pair {
         self.target.freeze_connection(link.target);
         self.drain();
         link.cid
+    }
+
+    /// The initiator declared another segment length in the middle (13.12); longer, so that what is in transit fits.
+    pub fn resegment(&mut self, at: usize, bytes: u32) {
+        let link = &self.links[at];
+        self.target.set_segment_lengths(link.target, None, Some(bytes));
+        self.initiator.set_max_recv_data_segment_length(link.initiator, bytes);
     }
 
     /// Reassigns what froze with connection `cid` to the newest link.
@@ -184,11 +198,21 @@ impl Pair {
             if self.initiator.unfinished() == 0 {
                 return Ok(());
             }
-            let due =
-                self.links.iter().enumerate().filter_map(|(i, l)| Some((self.initiator.deadline(l.initiator)?, i)));
-            let (at, index) = due.min().expect("nothing moves and nothing will");
+            let mut due: Option<(u64, usize, bool)> = None;
+            for (index, link) in self.links.iter().enumerate() {
+                let ours = self.initiator.deadline(link.initiator).map(|at| (at, index, true));
+                let theirs = self.target.deadline(link.target).map(|at| (at, index, false));
+                due = [due, ours, theirs].into_iter().flatten().min();
+            }
+            let (at, index, ours) = due.expect("nothing moves and nothing will");
             self.now = self.now.max(at);
-            self.initiator.on_timer(self.links[index].initiator, self.now).map_err(|fatal| (fatal, index))?;
+            let link = &self.links[index];
+            let result = if ours {
+                self.initiator.on_timer(link.initiator, self.now)
+            } else {
+                self.target.tick(link.target, self.now)
+            };
+            result.map_err(|fatal| (fatal, index))?;
             self.drain();
         }
         panic!("it never ends");
@@ -306,6 +330,8 @@ impl Pair {
                     self.memory.remove(&slot);
                 }
                 TargetEvent::Acknowledged { .. } => {}
+                TargetEvent::DigestFailure { .. } => self.digest_failures += 1,
+                TargetEvent::Violation { what, .. } => self.violations.push(what),
                 other => panic!("{other:?}"),
             }
         }
@@ -331,6 +357,12 @@ impl Pair {
         loop {
             let Some(task) = self.target.task(slot) else { return };
             let expected = u64::from(task.expected_write());
+            if task.out.condition.is_some() {
+                self.gave_up += 1;
+                let check = Finish { status: status::CHECK_CONDITION, ..Finish::good(Residual::None) };
+                self.target.finish(slot, check);
+                return;
+            }
             if task.out.received.contains(0, expected) {
                 let at = self.at(slot);
                 let data = self.memory.entry(slot).or_default();
@@ -341,13 +373,10 @@ impl Pair {
             if task.out.unsolicited_open || self.target.r2t_room(slot) == 0 {
                 return;
             }
-            let mut known = task.out.received.clone();
-            for r2t in &task.out.r2ts {
-                known.insert(u64::from(r2t.offset), u64::from(r2t.length)).expect("few");
-            }
-            let Some((start, len)) = next_missing(&known, 0, expected, u64::from(self.burst)) else { return };
+            let Some((start, len)) = self.target.next_to_solicit(slot, expected as u32) else { return };
+            let len = len.min(self.burst);
             self.memory.entry(slot).or_insert_with(|| vec![0; expected as usize]);
-            assert!(self.target.solicit(slot, start as u32, len as u32));
+            assert!(self.target.solicit(slot, start, len));
         }
     }
 

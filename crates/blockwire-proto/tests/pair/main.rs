@@ -1,5 +1,6 @@
 //! Both ends of the protocol crate against each other, without engine, threads or clock; the data is always compared.
 
+mod both_halves;
 mod faults;
 mod harness;
 mod losses;
