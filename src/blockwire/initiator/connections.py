@@ -133,6 +133,11 @@ class Connections:
     def _here(self) -> bool:
         return self._session.is_on(self._number)
 
+    def resume(self) -> None:
+        """The session is open: what was lost before it was is recovered now."""
+        if self.lost:
+            self._start()
+
     # ------------------------------------------------------------------ adding
     async def fill(self) -> None:
         """Opens the connections that are still missing. One that fails is tried again in the background: the session

@@ -146,20 +146,25 @@ class Session:
         try:
             session = self.plane.create_session(found.spec)
             self.dispatch.subscribe(session, self._event)
+            # Known before the plane has it: it may be lost again before `adopt` comes back.
+            self.id = session
+            self.connections.begin(session, found)
             await self.dispatch.op(self.plane.adopt(session, found.handoff()))
         except BaseException:
             if session:
                 self._forget(session)
             found.close()
             raise
-        self.id = session
         self._logged_in = found
         if found.home is not None and found.home != self.url.portal:
             self.url = replace(self.url, portal=found.home)
         self._time2wait = float(found.parameters.default_time2wait)
         self._error = None
-        self.connections.begin(session, found)
         self.state = State.OPEN
+        if not self.connections.survives():
+            self.lost(self.loss)
+            return
+        self.connections.resume()
         if self.connections.wanted > 1:
             await self.connections.fill()
             if not self.is_on(session):
