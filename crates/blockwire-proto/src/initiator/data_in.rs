@@ -20,6 +20,7 @@ impl InitiatorSession {
         if !task.is_active_on(conn) {
             if task.conn == conn && task.state == State::Reassigning {
                 task.missed = true;
+                self.any_missed = true;
                 return Ok(Destination::Discard); // the response to TASK REASSIGN is missing; asked for again after it
             }
             return Err(Fatal::violation("Data-In on a connection that the task is not allegiant to (RFC 7143 4.2.2)"));

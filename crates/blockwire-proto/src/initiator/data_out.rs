@@ -73,6 +73,7 @@ impl InitiatorSession {
         if !task.is_active_on(conn) {
             if task.conn == conn && task.state == State::Reassigning {
                 task.missed = true;
+                self.any_missed = true;
                 return Ok(()); // the response to TASK REASSIGN is missing; asked for again after it
             }
             return Err(Fatal::violation("R2T on a connection that the task is not allegiant to (RFC 7143 4.2.2)"));

@@ -159,13 +159,28 @@ impl InitiatorSession {
             let middle = t.sequence_bytes > 0;
             let unasked = t.write_len > 0 && t.outstanding_r2t == 0 && t.holds == 0;
             open && known
-                && (middle || unasked && !t.asked.contains(0, u64::from(t.write_len)))
+                && (middle || t.missed || unasked && !t.asked.contains(0, u64::from(t.write_len)))
                 && t.recovery.as_deref().is_none_or(|r| r.is_whole() && r.snack_tag == 0)
         });
         let waited = self.connection(conn).last_data.saturating_add(timeout) <= now;
         for slot in quiet.into_iter().filter(|_| waited) {
             self.ask_tail(slot);
         }
+    }
+
+    /// Tasks for which something came before the response to their TASK REASSIGN; a status may have told what by now.
+    pub(super) fn ask_missed(&mut self, conn: ConnIndex) {
+        if !self.any_missed {
+            return;
+        }
+        for slot in self.tasks.slots(|t| t.missed && t.conn == conn && t.state == State::Active) {
+            let task = &mut self.tasks[slot];
+            task.missed = false;
+            if task.recovery.is_none() {
+                self.ask_tail(slot);
+            }
+        }
+        self.any_missed = !self.tasks.slots(|t| t.missed).is_empty();
     }
 
     /// A request of the plane's own ended without an answer. True when that was all.

@@ -144,12 +144,9 @@ impl InitiatorSession {
         task.sequence_sn = task.exp_data_sn;
         // what the target has and lacks shows in what it asks for now
         task.asked.clear();
-        let missed = std::mem::take(&mut task.missed);
         self.recovered.reassigned += 1;
         if self.tasks[slot].aborting {
             self.send_abort(slot);
-        } else if missed {
-            self.ask_tail(slot);
         }
     }
 

@@ -78,6 +78,8 @@ pub struct InitiatorSession {
     pub(super) recovered: RecoveryCounters,
     /// CmdSNs of requests that ended here without the target having acknowledged them.
     pub(super) holes: Vec<u32>,
+    /// A task has `missed` set.
+    pub(super) any_missed: bool,
     distribution: Distribution,
     turn: usize,
 }
@@ -116,6 +118,7 @@ impl InitiatorSession {
             recovery_timeout: DEFAULT_TIMEOUT,
             recovered: RecoveryCounters::default(),
             holes: Vec::new(),
+            any_missed: false,
             distribution: Distribution::default(),
             turn: 0,
         }

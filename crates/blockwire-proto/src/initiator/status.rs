@@ -169,6 +169,9 @@ impl InitiatorSession {
             let Some(late) = connection.late.as_deref_mut() else { return Ok(()) };
             let Some((bhs, data)) = late.take_next() else {
                 connection.exp_stat_sn = connection.exp_stat_sn.wrapping_add(late.take_done());
+                self.ask_missed(conn);
+                let connection = self.connection(conn);
+                let Some(late) = connection.late.as_deref_mut() else { return Ok(()) };
                 if late.is_idle() && late.tasks.is_empty() {
                     connection.late = None; // back on the short way
                 }
