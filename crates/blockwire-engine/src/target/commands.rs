@@ -34,6 +34,13 @@ pub enum Block {
     Unmap {
         list_length: u32,
     },
+    /// XDWRITEREAD: the blocks are written, and their XOR with what was there goes back (SBC-3 5.47).
+    XdWriteRead {
+        lba: u64,
+        blocks: u32,
+        fua: bool,
+        disable_write: bool,
+    },
 }
 
 /// BYTCHK of VERIFY (SBC-4 5.36).
@@ -62,7 +69,7 @@ const fn row(opcode: u8, class: CommandClass, length: u8, decode: Decode) -> Row
 }
 
 #[rustfmt::skip]
-const ROWS: [Row; 20] = [
+const ROWS: [Row; 21] = [
     row(0x00, CommandClass::TestUnitReady, 6,  |_| Ok(Block::TestUnitReady)),
     row(0x08, CommandClass::Read,          6,  read_6),
     row(0x28, CommandClass::Read,          10, read),
@@ -83,6 +90,20 @@ const ROWS: [Row; 20] = [
     row(0x35, CommandClass::Flush,         10, |_| Ok(Block::Flush)),
     row(0x91, CommandClass::Flush,         16, |_| Ok(Block::Flush)),
     row(0x42, CommandClass::Unmap,         10, unmap),
+    row(0x53, CommandClass::Write,         10, xd_write_read),
+];
+
+/// Operation code of CDBs of variable length: CONTROL is byte 1, byte 7 the length after byte 7, bytes 8 and 9 the service
+/// action (SPC-4 4.2.3).
+const VARIABLE_LENGTH: u8 = 0x7f;
+
+/// Their rows by service action.
+#[rustfmt::skip]
+const LONG_ROWS: [(u16, Row); 4] = [
+    (0x0009, row(VARIABLE_LENGTH, CommandClass::Read,   32, read_32)),
+    (0x000a, row(VARIABLE_LENGTH, CommandClass::Verify, 32, verify_32)),
+    (0x000b, row(VARIABLE_LENGTH, CommandClass::Write,  32, write_32)),
+    (0x000c, row(VARIABLE_LENGTH, CommandClass::Write,  32, write_and_verify_32)),
 ];
 
 /// Opcode to row + 1; 0 for commands that go up.
@@ -124,11 +145,19 @@ impl Known {
 pub fn known(cdb: &[u8]) -> Option<Known> {
     let at = INDEX[usize::from(*cdb.first()?)];
     if at == 0 {
-        return None;
+        return if cdb[0] == VARIABLE_LENGTH { known_long(cdb) } else { None };
     }
     let row = &ROWS[usize::from(at) - 1];
     let control = *cdb.get(usize::from(row.length) - 1)?;
     (control == 0).then_some(Known(row))
+}
+
+#[cold]
+fn known_long(cdb: &[u8]) -> Option<Known> {
+    let action = u16::from_be_bytes([*cdb.get(8)?, *cdb.get(9)?]);
+    let (_, row) = LONG_ROWS.iter().find(|(number, _)| *number == action)?;
+    let whole = cdb.len() >= usize::from(row.length) && usize::from(cdb[7]) + 8 == usize::from(row.length);
+    (whole && cdb[1] == 0).then_some(Known(row))
 }
 
 fn u16_at(cdb: &[u8], at: usize) -> u32 {
@@ -211,6 +240,45 @@ fn verify(cdb: &[u8]) -> Result<Block, Sense> {
     Ok(Block::Verify { lba, blocks, check })
 }
 
+/// The fields of a 32-byte CDB where those of a 16-byte one are.
+fn of_32(cdb: &[u8]) -> [u8; 16] {
+    let mut short = [0; 16];
+    short[1] = cdb[10];
+    short[2..10].copy_from_slice(&cdb[12..20]);
+    short[10..14].copy_from_slice(&cdb[28..32]);
+    short
+}
+
+/// A complaint about byte 1 of a 16-byte CDB is one about byte 10 of a 32-byte one.
+fn in_32(decoded: Result<Block, Sense>) -> Result<Block, Sense> {
+    decoded.map_err(|sense| match sense {
+        Sense::InvalidFieldInCdb { byte: 1, bit } => Sense::InvalidFieldInCdb { byte: 10, bit },
+        other => other,
+    })
+}
+
+fn read_32(cdb: &[u8]) -> Result<Block, Sense> {
+    in_32(read(&of_32(cdb)))
+}
+
+fn write_32(cdb: &[u8]) -> Result<Block, Sense> {
+    in_32(write(&of_32(cdb)))
+}
+
+fn write_and_verify_32(cdb: &[u8]) -> Result<Block, Sense> {
+    in_32(write_and_verify(&of_32(cdb)))
+}
+
+fn verify_32(cdb: &[u8]) -> Result<Block, Sense> {
+    in_32(verify(&of_32(cdb)))
+}
+
+fn xd_write_read(cdb: &[u8]) -> Result<Block, Sense> {
+    no_protection(cdb)?;
+    let (lba, blocks) = range(cdb);
+    Ok(Block::XdWriteRead { lba, blocks, fua: fua(cdb), disable_write: cdb[1] & 0x04 != 0 })
+}
+
 fn write_same(cdb: &[u8]) -> Result<Block, Sense> {
     no_protection(cdb)?;
     if cdb[1] & 0x10 != 0 {
@@ -285,6 +353,35 @@ mod tests {
         assert_eq!(decode(&[0x2f, 0x04, 0, 0, 0, 0, 0, 0, 1, 0]), Err(invalid(1, 2)));
         assert_eq!(decode(&[0x41, 0x10, 0, 0, 0, 0, 0, 0, 1, 0]), Err(invalid(1, 4)));
         assert_eq!(decode(&[0x42, 0x01, 0, 0, 0, 0, 0, 0, 24, 0]), Err(invalid(1, 0)));
+    }
+
+    #[test]
+    fn cdbs_of_32_bytes() {
+        let mut cdb = [0; 32];
+        cdb[0] = 0x7f;
+        cdb[7] = 0x18;
+        cdb[9] = 0x09;
+        cdb[12..20].copy_from_slice(&0x0102_0304_0506_0708_u64.to_be_bytes());
+        cdb[28..32].copy_from_slice(&[0, 0, 1, 2]);
+        assert_eq!(decode(&cdb), Ok(Block::Read { lba: 0x0102_0304_0506_0708, blocks: 0x102 }));
+        cdb[9] = 0x0b;
+        cdb[10] = 0x08;
+        assert_eq!(
+            decode(&cdb),
+            Ok(Block::Write { lba: 0x0102_0304_0506_0708, blocks: 0x102, fua: true, compare: false })
+        );
+        cdb[10] = 0x20;
+        assert_eq!(decode(&cdb), Err(invalid(10, 7)));
+        assert!(known(&cdb[..31]).is_none() && known(&cdb[..16]).is_none() && known(&cdb[..8]).is_none());
+        for (at, value) in [(1, 4), (7, 0x17), (7, 0xff), (9, 0x77)] {
+            let mut other = cdb;
+            other[at] = value;
+            assert!(known(&other).is_none(), "goes up");
+        }
+        assert_eq!(
+            decode(&[0x53, 0x0c, 0, 0, 0, 9, 0, 0, 3, 0]),
+            Ok(Block::XdWriteRead { lba: 9, blocks: 3, fua: true, disable_write: true })
+        );
     }
 
     #[test]

@@ -236,6 +236,9 @@ impl Context<'_> {
             Block::TestUnitReady | Block::Flush => (0, 0, 0, false),
             Block::Read { lba, blocks } => (lba, u64::from(blocks), u64::from(blocks), false),
             Block::Write { lba, blocks, .. } => (lba, u64::from(blocks), u64::from(blocks), true),
+            Block::XdWriteRead { lba, blocks, disable_write, .. } => {
+                (lba, u64::from(blocks), u64::from(blocks), !disable_write)
+            }
             Block::Verify { lba, blocks, check } => {
                 let data = match check {
                     ByteCheck::Medium => 0,
@@ -271,6 +274,7 @@ impl Context<'_> {
                 6 => 4,
                 10 => 7,
                 12 => 6,
+                32 => 28,
                 _ => 10,
             };
             return self.finish_sense(slot, Sense::InvalidFieldInCdb { byte, bit: None });

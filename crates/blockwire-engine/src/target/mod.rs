@@ -4,12 +4,13 @@
 //! it; `abort` of a logical unit comes to every worker that serves it, and each reports its part.
 //!
 //! A file per duty: `calls` (the boundary), `service` (what is ready), `role` (receive loop and send path), `execute` (gates and
-//! checks), `read`, `step` (commands that take data), `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
+//! checks), `read`, `step` (commands that take data), `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
 
 mod abort;
 mod calls;
 mod commands;
 mod context;
+mod exclusive_or;
 mod execute;
 mod read;
 mod reply;

@@ -209,6 +209,7 @@ impl Context<'_> {
                     Phase::Collect(length) => self.collect(slot, length),
                     // what was announced unasked does not come any more
                     Phase::GoingUp(diverted) => self.go_up(slot, diverted),
+                    Phase::Done => self.answer_deferred(slot),
                     _ => {}
                 }
             }

@@ -26,6 +26,11 @@ impl Context<'_> {
                     self.finish_status(slot, status::BUSY);
                 }
             }
+            Answer::Status { ref data, .. } if conn.is_none() && !data.is_empty() => {
+                let work = self.session.work_mut(slot);
+                work.phase = Phase::Done;
+                work.deferred = Some(Box::new(answer));
+            }
             Answer::Status { status, response, sense, data } => self.answer(slot, status, response, sense, data),
             Answer::Pdu { mut header, data } => {
                 if let Some((tag, cid)) = effects.rebind
@@ -92,6 +97,14 @@ impl Context<'_> {
             self.finish(slot, Finish { response: 1, ..Finish::default() });
         }
         self.wake_task(slot);
+    }
+
+    /// An answer that waited for the reassignment of its task.
+    pub(super) fn answer_deferred(&mut self, slot: Slot) {
+        let deferred = self.session.work_mut(slot).deferred.take();
+        if let Some(Answer::Status { status, response, sense, data }) = deferred.map(|answer| *answer) {
+            self.answer(slot, status, response, sense, data);
+        }
     }
 
     /// Status, with data before it: cut to what the initiator expects, with the residual.

@@ -30,14 +30,15 @@ impl Context<'_> {
         }
     }
 
-    /// Whether more of a READ may be taken from the store. At least a sequence and a piece of the first READ of a connection may,
-    /// whatever others keep: without a whole sequence there is no A bit, and nothing would ever be acknowledged.
+    /// Whether more of a READ may be taken from the store. The first READ that has begun on a connection gets on, up to a sequence
+    /// and a piece, whatever others keep: without a whole sequence there is no A bit, and nothing would ever be acknowledged.
     pub(super) fn may_retain(&mut self, slot: Slot, conn: ConnIndex) -> bool {
         if !self.session.retention.is_full() && !self.shared.retention.is_full() {
             return true;
         }
         self.session.proto.solicit_status();
-        let first = self.session.ports[conn].pulls.front().is_none_or(|front| *front == slot);
+        let begun = |slot: &Slot| self.session.work_of(*slot).is_some_and(|w| w.done > 0);
+        let first = self.session.ports[conn].pulls.iter().find(|slot| begun(slot)).is_some_and(|first| *first == slot);
         let enough = u64::from(self.session.proto.params().max_burst_length) + u64::from(PIECE);
         let index = self.session.index;
         if first && self.session.work_of(slot).is_some_and(|w| w.retained < enough) {
@@ -120,7 +121,9 @@ impl TargetSide {
             if !self.shared.retention.is_full() {
                 return;
             }
-            self.with_session(core, index, |cx| cx.drop_frozen());
+            self.with_session(core, index, |cx| {
+                cx.drop_frozen();
+            });
         }
     }
 

@@ -11,10 +11,10 @@ use super::work::{PIECE, Phase, Stage};
 use crate::buffers::SEGMENT;
 
 /// A large write goes to the store in parts of at least this length, so that its memory is free early.
-const CHUNK: u64 = 1 << 20;
+pub(super) const CHUNK: u64 = 1 << 20;
 
 /// What a command needs next.
-enum Next {
+pub(super) enum Next {
     /// Data, memory or a store operation is waited for.
     Wait,
     Good,
@@ -90,6 +90,7 @@ impl Context<'_> {
                 if std::mem::replace(&mut work.done, 1) == 0 { Next::Op(Op::Flush) } else { Next::Good }
             }
             Block::Write { fua, compare, .. } => self.next_chunk(slot, Some(fua), compare),
+            Block::XdWriteRead { fua, disable_write, .. } => self.next_xor(slot, fua, disable_write),
             Block::Verify { check: ByteCheck::All, .. } => self.next_chunk(slot, None, true),
             Block::Verify { check: ByteCheck::Medium, .. } => {
                 if self.session.luns[self.session.work[slot.0 as usize].lun].store().mapping().is_some() {
@@ -122,7 +123,7 @@ impl Context<'_> {
     }
 
     /// All data that the command takes was received.
-    fn all_here(&mut self, slot: Slot) -> bool {
+    pub(super) fn all_here(&mut self, slot: Slot) -> bool {
         self.keep_offered(slot);
         let total = self.session.work_of(slot).map_or(0, |w| w.total);
         self.session.proto.task(slot).is_some_and(|t| t.out.received.contains(0, u64::from(total)))
@@ -177,21 +178,28 @@ impl Context<'_> {
             return Next::Wait;
         }
         work.running_to = here;
+        match self.received_vectors(slot, done, here) {
+            Some(src) => Next::Op(Op::Write { offset: start + done, src, fua }),
+            None => Next::Sense(Sense::InternalFailure),
+        }
+    }
+
+    /// Received data as the source of a write; None where it has no memory.
+    pub(super) fn received_vectors(&self, slot: Slot, from: u64, to: u64) -> Option<IoVecs> {
+        let work = self.session.work_of(slot)?;
         let mut src = IoVecs::new();
-        let mut at = done;
-        while at < here {
-            let Some(part) = work.received_part(self.arena, at as u32, (here - at) as u32) else {
-                return Next::Sense(Sense::InternalFailure);
-            };
+        let mut at = from;
+        while at < to {
+            let part = work.received_part(self.arena, at as u32, (to - at) as u32)?;
             // SAFETY: the task (or the operation, should the task end) holds the segment until the completion, and what was received is
             // not written to again.
             src.push(unsafe { IoVec::new(part.base(), part.len()) });
             at += part.len() as u64;
         }
-        Next::Op(Op::Write { offset: start + done, src, fua })
+        Some(src)
     }
 
-    fn read_for_comparison(&mut self, slot: Slot, offset: u64, len: u64) -> Next {
+    pub(super) fn read_for_comparison(&mut self, slot: Slot, offset: u64, len: u64) -> Next {
         self.keep_offered(slot);
         let work = self.session.work_mut(slot);
         if work.no_room {
@@ -326,6 +334,7 @@ impl Context<'_> {
                 return self.compare_chunk(slot);
             }
             Block::Verify { check: ByteCheck::One, .. } => return self.compare_block(slot),
+            Block::XdWriteRead { .. } => self.xor_done(slot),
             Block::Flush => {}
             _ => {
                 work.done = work.running_to;

@@ -5,6 +5,7 @@ use blockwire_proto::target::Residual;
 
 use super::commands::Block;
 use crate::buffers::{Arena, Extent, SEGMENT};
+use crate::calls::Answer;
 use crate::sys::socket::Part;
 
 /// Most bytes of a READ that are taken from the store at a time.
@@ -147,6 +148,8 @@ pub(super) struct Work {
     pub(super) pulling: bool,
     /// The abort that ends it once its data came (4.2.3.3 a).
     pub(super) abort: Option<u64>,
+    /// An answer with data that came while the task waited for its reassignment.
+    pub(super) deferred: Option<Box<Answer>>,
     /// What the control plane collected: the rest is an underflow.
     pub(super) collected: Option<u32>,
     /// DIVERT_ONE picked it, and it has not gone up yet.
@@ -194,6 +197,7 @@ impl Default for Work {
             direct: NOT_DIRECT,
             pulling: false,
             abort: None,
+            deferred: None,
             collected: None,
             picked: false,
             told: false,
@@ -229,6 +233,7 @@ impl Work {
         self.pulling = false;
         self.abort = None;
         self.collected = None;
+        self.deferred = None;
     }
 
     /// Memory for Data-Out at `offset`, as far as it is contiguous; taken from the arena on first use. `limit` is the length of

@@ -65,7 +65,7 @@ impl TargetSession {
         let (start, end) = if let Some(shuffle) = self.shuffle.as_mut().filter(|_| !self.params.data_sequence_in_order)
         {
             // anywhere, in parts of a burst or less
-            let part = burst.min(u64::from(total).div_ceil(4).next_multiple_of(512));
+            let part = burst.min(u64::from(total).div_ceil(8).next_multiple_of(512));
             let parts = u64::from(total).div_ceil(part.max(1));
             let from = shuffle.below(parts as usize) as u64 * part;
             let (start, end) = out.missing(from, u64::from(total)).or_else(|| out.missing(0, u64::from(total)))?;

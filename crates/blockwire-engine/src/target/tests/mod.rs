@@ -1,10 +1,12 @@
 //! A byte-level initiator, typed by hand, against a stepped worker over memory transports.
 
+mod bidirectional;
 mod commands;
 mod flow;
 mod gates;
 mod hostile;
 mod recovery;
+mod retention;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

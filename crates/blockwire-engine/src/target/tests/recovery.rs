@@ -184,7 +184,7 @@ fn level_2() -> SessionParams {
 }
 
 /// TASK REASSIGN for `tag`, answered by the control plane with "function complete" and the rebinding.
-fn reassign(rig: &mut Rig, peer: usize, tag: u32, from: u16, exp_data_sn: u32) {
+pub(super) fn reassign(rig: &mut Rig, peer: usize, tag: u32, from: u16, exp_data_sn: u32) {
     let mut bhs = [0; BHS_LEN];
     bhs[..2].copy_from_slice(&[0x42, 0x88]);
     bhs[16..20].copy_from_slice(&0x5555_u32.to_be_bytes());

@@ -7,7 +7,7 @@ use super::*;
 fn any_pdu() -> impl Strategy<Value = Pdu> {
     let opcode = prop_oneof![
         4 => Just(0x01_u8), 4 => Just(0x05), 1 => Just(0x00), 1 => Just(0x02), 1 => Just(0x04), 1 => Just(0x06),
-        1 => Just(0x10), 1 => Just(0x41), 1 => Just(0x40), 1 => any::<u8>(),
+        3 => Just(0x10), 1 => Just(0x41), 1 => Just(0x40), 1 => any::<u8>(),
     ];
     let flags = prop_oneof![Just(0x81_u8), Just(0xc1), Just(0xa1), Just(0x21), Just(0xe1), any::<u8>()];
     let tag = prop_oneof![8 => 0..6_u32, 1 => Just(NO_TAG), 1 => any::<u32>()];
@@ -34,11 +34,14 @@ fn act(rig: &mut Rig, choice: u8) {
     for event in rig.events() {
         match event {
             TargetEvent::Command(slot) | TargetEvent::DataOut(slot) => {
+                if choice > 200 {
+                    rig.session.forget_data(slot);
+                }
                 let Some(task) = rig.session.task(slot) else {
                     continue;
                 };
                 let (write, read) = (task.expected_write(), task.expected_read());
-                match choice % 6 {
+                match choice % 7 {
                     0 => {
                         rig.session.finish(slot, Finish { status: 2, sense: vec![0; 18], ..Default::default() });
                     }
@@ -57,6 +60,7 @@ fn act(rig: &mut Rig, choice: u8) {
                     3 => {
                         rig.session.abort_task(slot);
                     }
+                    5 if read > 0 => rig.session.send_data(slot, 0, read.min(5000), false, None),
                     4 => {
                         rig.session.set_effects(slot, true, false);
                         rig.session.finish(slot, Finish::default());
@@ -83,12 +87,14 @@ proptest! {
     #[test]
     fn any_sequence_of_pdus_is_survived(
         steps in prop::collection::vec((any_pdu(), any::<u8>(), 0..2_usize, any::<bool>()), 1..60),
-        level in 0..3_u8, in_order in any::<bool>(), initial_r2t in any::<bool>(),
+        level in 0..3_u8, in_order in any::<bool>(), initial_r2t in any::<bool>(), seed in 0..3_u64,
     ) {
         let session = SessionParams {
             error_recovery_level: level, data_pdu_in_order: in_order, initial_r2t, first_burst_length: 1024, ..params()
         };
         let mut rig = Rig::new(session);
+        rig.session.set_soliciting(true);
+        rig.session.set_shuffle(seed);
         rig.connect(connection(0, 512));
         rig.connect(connection(1, 4096));
         let mut alive = [true; 2];
@@ -113,6 +119,11 @@ proptest! {
                 continue;
             }
             act(&mut rig, choice);
+            if choice % 32 == 7 {
+                let at = rig.session.deadline(conn).unwrap_or(0);
+                prop_assert!(rig.session.tick(conn, at).is_ok());
+                rig.drain();
+            }
             if read_answers {
                 rig.sent(conn);
             }
