@@ -1,5 +1,6 @@
 //! The receive half: which PDU may come, where its data goes, StatSN and the command window.
 
+use blockwire_wire::bhs::STATUS_PRESENT;
 use blockwire_wire::{Bhs, Deframer, Opcode, RESERVED_TAG, serial};
 
 use super::session::InitiatorSession;
@@ -64,18 +65,18 @@ impl Endpoint for InitiatorSession {
         let connection = self.connection(conn);
         connection.last_received = now;
         let bhs = *connection.deframer.bhs();
+        let Some(opcode) = bhs.opcode() else {
+            return Err(Fatal::violation("an opcode that does not exist (RFC 7143 11.2.1.2)"));
+        };
+        if opcode != Opcode::NopIn {
+            connection.last_data = now;
+        }
         let current = connection.current.take();
         if let Some(slot) = current {
             self.release_hold(slot);
         }
-        let Some(opcode) = bhs.opcode() else {
-            return Err(Fatal::violation("an opcode that does not exist (RFC 7143 11.2.1.2)"));
-        };
         if !data_digest_ok {
             return self.discard(conn, opcode, &bhs); // nothing of the PDU was taken yet
-        }
-        if opcode != Opcode::NopIn {
-            self.connection(conn).last_data = now;
         }
         let opened = self.update_window(&bhs)?;
         if opcode == Opcode::DataIn {
@@ -87,6 +88,12 @@ impl Endpoint for InitiatorSession {
             {
                 self.take_data_in(slot, &bhs)?;
             }
+            if bhs.flags() & STATUS_PRESENT == 0 {
+                if opened && !self.waiting.is_empty() {
+                    self.release_waiting();
+                }
+                return Ok(());
+            }
         }
         if Self::consumes_stat_sn(opcode, &bhs) {
             match self.take_stat_sn(conn, &bhs, if opcode == Opcode::DataIn { &[] } else { control })? {
@@ -97,7 +104,7 @@ impl Endpoint for InitiatorSession {
                 }
                 Turn::Later => {}
             }
-        } else if opcode != Opcode::DataIn {
+        } else {
             self.act(conn, &bhs, control)?;
         }
         if opened && !self.waiting.is_empty() {
