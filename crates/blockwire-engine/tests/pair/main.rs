@@ -1,5 +1,6 @@
 //! Both roles of the engine against each other, stepped; the data is always compared.
 
+mod damage;
 mod harness;
 
 use blockwire_proto::SessionParams;
