@@ -97,6 +97,8 @@ class Connections:
         self._refill_attempt = 0
         self._runner: Spawned | None = None
         self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        """Set whenever a lost connection is dealt with, and when the session is not there any more."""
 
     # ------------------------------------------------------------------ what there is
     @property
@@ -230,7 +232,11 @@ class Connections:
         self.wanted = max(1, len(self.live) - 1)
         if self.keeps:
             now = self._session.runtime.now()
+            number = self._number
             await self._let_go(cid, now, now + self._require().parameters.default_time2retain)
+            while cid in self.lost and self._session.is_on(number):  # its deadline ends this
+                self._settled.clear()
+                await self._settled.wait()
             return
         self._leaving.add(cid)
         try:
@@ -308,6 +314,12 @@ class Connections:
     # ------------------------------------------------------------------ recovering
     async def _run(self, number: int) -> None:
         """Works until every lost connection is recovered or given up and the wanted number is open again."""
+        try:
+            await self._work(number)
+        finally:
+            self._settled.set()
+
+    async def _work(self, number: int) -> None:
         session = self._session
         while session.is_on(number) and (self.lost or len(self.live) < self.wanted):
             self._wake.clear()
@@ -353,6 +365,7 @@ class Connections:
         if not lost.logged_out:
             lost.step("M1")
         self.lost.pop(lost.cid, None)
+        self._settled.set()
         with contextlib.suppress(errors.Error):
             await self._op(self._session.plane.release(self._number, lost.cid, ReleaseMode.TERMINATE))
 
@@ -386,6 +399,7 @@ class Connections:
             raise
         if not lost.logged_out:
             lost.step("M4")
+        self._settled.set()
         self.recovered += 1
         self._refill_attempt = 0
 
@@ -416,6 +430,7 @@ class Connections:
             return
         if self.lost.get(lost.cid) is lost:
             del self.lost[lost.cid]
+        self._settled.set()
         self.recovered += 1
 
     async def _frozen(self) -> list[TaskView]:

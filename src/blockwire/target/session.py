@@ -394,13 +394,7 @@ class TargetSession:
             self._answer(event, found[0], found[1])
 
     def _text(self, event: ControlPdu, request: TextRequest) -> None:
-        service = self._texts.get(event.cid)
-        if service is None:
-            connection = self.connections.get(event.cid)
-            parameters = self.parameters if connection is None else connection.parameters
-            local = "" if connection is None else connection.local
-            listing = answering(lambda: self._targets(local), self.device.name)
-            service = self._texts[event.cid] = TextTarget(parameters, listing, self.device.preferences)
+        service = self._text_service(event.cid)
         before = service.parameters
         try:
             reply = service.handle_request(request, self._runtime.now())
@@ -411,9 +405,31 @@ class TargetSession:
         now = reply.parameters or before
         if now.initiator_max_recv_data_segment_length != before.initiator_max_recv_data_segment_length:
             apply["max_send_data_segment_length"] = now.initiator_max_recv_data_segment_length
-        if now.target_max_recv_data_segment_length != before.target_max_recv_data_segment_length:
+        if now.target_max_recv_data_segment_length > before.target_max_recv_data_segment_length:
+            # A smaller one binds the initiator, which may have longer segments under way: they are still taken.
             apply["max_recv_data_segment_length"] = now.target_max_recv_data_segment_length
+        connection = self.connections.get(event.cid)
+        if connection is not None:
+            connection.parameters = now
         self._answer(event, reply.response, Effects(apply=apply))
+
+    def _text_service(self, cid: int) -> TextTarget:
+        service = self._texts.get(cid)
+        if service is None:
+            connection = self.connections.get(cid)
+            parameters = self.parameters if connection is None else connection.parameters
+            local = "" if connection is None else connection.local
+            listing = answering(lambda: self._targets(local), self.device.name)
+            service = self._texts[cid] = TextTarget(parameters, listing, self.device.preferences)
+        return service
+
+    def declare_segment_length(self, length: int, seconds: float = 10.0) -> None:
+        """Another MaxRecvDataSegmentLength of this side, bytes, on every live connection: the initiator is asked to
+        negotiate within ``seconds`` (event 4) and hears it in the answer (RFC 7143 6.4, 13.12)."""
+        most = self._plane.limits().max_recv_data_segment_length
+        for cid in self.connections:
+            self._text_service(cid).declare_segment_length(max(512, min(length, most)))
+        self.ask_negotiation(seconds)
 
     # ------------------------------------------------------------------ ending
     def ask_logout(self, seconds: float) -> None:

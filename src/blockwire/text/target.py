@@ -64,6 +64,11 @@ class TextTarget:
         self._preferences = preferences
         self._exchange: _Exchange | None = None
         self._next_tag = 1
+        self._to_declare: int | None = None
+
+    def declare_segment_length(self, length: int) -> None:
+        """The next text of the initiator is answered with this MaxRecvDataSegmentLength of ours, bytes (13.12)."""
+        self._to_declare = length
 
     def handle_request(self, request: TextRequest, now: float) -> TextReply:
         """The reply; :class:`ProtocolError` (with its reject reason) is answered with a Reject, which resets all."""
@@ -139,7 +144,12 @@ class TextTarget:
                 raise NegotiationError("SendTargets does not stand alone", key="SendTargets")
             return self._send_targets(asked[0])
         exchange.negotiated = exchange.negotiated or bool(pairs)
-        return exchange.negotiation.receive(pairs, "full-feature").answers
+        answers = exchange.negotiation.receive(pairs, "full-feature").answers
+        if self._to_declare is not None:
+            answers += exchange.negotiation.offer("MaxRecvDataSegmentLength", str(self._to_declare))
+            exchange.negotiated = True
+            self._to_declare = None
+        return answers
 
     def _piece(self, request: TextRequest, exchange: _Exchange) -> TextReply:
         data = exchange.pieces.popleft()
