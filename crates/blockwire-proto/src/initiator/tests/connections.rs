@@ -438,3 +438,53 @@ fn without_a_connection_commands_wait() {
     let out = split(&rig.sent(0));
     assert_eq!((word(&out[0].0, 24), out[1].0[1] & 0x7f), (0x11, 8));
 }
+
+#[test]
+fn a_retry_stays_on_its_connection() {
+    // 7.2.1: MUST be sent on the same connection as the original
+    let mut rig = two();
+    let command = |conn| Command {
+        lun: 0,
+        cdb: &[0; 6],
+        attribute: 1,
+        immediate: false,
+        write_len: 0,
+        read_len: 0,
+        conn: Some(conn),
+        context: 77,
+    };
+    rig.session.submit(&command(1)).unwrap();
+    rig.session.submit(&command(0)).unwrap();
+    let lost = rig.sent(1);
+    rig.sent(0);
+    // the other connection learns of the gap first, and leaves it alone
+    for (conn, stat_sn) in [(0, STAT_SN), (1, SECOND)] {
+        rig.session.on_timer(conn, TIMEOUT).unwrap();
+        let ping = tag(&rig.sent(conn), 0);
+        let answer = pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, stat_sn, 0x10, MAX, 0, 0, 0], &[]);
+        rig.deliver(conn, &answer).unwrap();
+        let mut again = rig.sent(conn);
+        if conn == 1 {
+            again[28..32].copy_from_slice(&lost[28..32]);
+            assert_eq!(again, lost);
+        } else {
+            assert!(again.is_empty());
+        }
+    }
+}
+
+#[test]
+fn nothing_new_after_the_logout_of_the_session() {
+    // 11.14: new requests MUST NOT be sent on any of the connections
+    let mut rig = two();
+    rig.session.submit_control(Some(0), &logout(0, 1), &[], 5).unwrap();
+    let request = tag(&rig.sent(0), 0);
+    rig.command(&[0; 6], 0, 0);
+    assert!(rig.sent(0).is_empty() && rig.sent(1).is_empty());
+    rig.deliver(0, &pdu(0x26, 0x80, [0, 0], request, [0, STAT_SN, 0x10, MAX, 0, 0, 0], &[])).unwrap();
+    assert!(rig.sent(0).is_empty() && rig.sent(1).is_empty());
+    rig.session.poll_event();
+    rig.session.lose_connection(0, true);
+    rig.session.lose_connection(1, true);
+    assert_eq!(rig.ended(), Some(Outcome::ConnectionLost), "closed for good, whatever the level");
+}
