@@ -73,6 +73,7 @@ class FakePlane:
         self.op_failures: dict[str, api.Failure] = {}
         """Name of a call -> the failure its next operation ends with."""
         self.abort_report = api.AbortReport(affected=(), found=True, complete=True)
+        self.fake_numbers: api.SessionNumbers | None = None
         self.tasks: list[api.TaskView] = []
         """What `query` finds."""
         self.lost: set[api.SessionId] = set()
@@ -257,7 +258,9 @@ class FakePlane:
         return self._op("release", released, session, cid, mode)
 
     def numbers(self, session: api.SessionId) -> api.SessionNumbers:
-        """Those of the session's start."""
+        """`fake_numbers`, or those of the session's start."""
+        if self.fake_numbers is not None:
+            return self.fake_numbers
         spec = self.sessions[session]
         return api.SessionNumbers(spec.cmd_sn, spec.exp_cmd_sn, spec.max_cmd_sn)
 

@@ -86,10 +86,10 @@ class Bench:
         assert len(found) == 1
         return found[0]
 
-    async def control(self, session: int, pdu: Any) -> tuple[api.ResponsePdu, api.Effects]:
-        """What Python answers to a control PDU."""
+    async def control(self, session: int, pdu: Any, cid: int = 1) -> tuple[api.ResponsePdu, api.Effects]:
+        """What Python answers to a control PDU that comes on connection `cid`."""
         tag = 2000 + len(self.plane.replies)
-        self.plane.inject(api.ControlPdu(session, 1, pdu.encode(), pdu.data, tag))
+        self.plane.inject(api.ControlPdu(session, cid, pdu.encode(), pdu.data, tag))
         await self.replied(session, tag)
         found = [
             (answer, effects)
