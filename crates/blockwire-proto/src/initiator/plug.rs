@@ -28,20 +28,21 @@ impl InitiatorSession {
     /// Fills the gap that the target waits for, if it is one of a request that is gone: RFC 7143 7.3 MUST, by any
     /// command with the same CmdSN. To be called when what the target said of ExpCmdSN is fresh.
     pub(super) fn plug(&mut self, conn: ConnIndex) {
-        let next = self.exp_cmd_sn;
+        let mut next = self.exp_cmd_sn;
         self.holes.retain(|number| serial::less_or_equal(next, *number));
-        let Some(at) = self.holes.iter().position(|number| *number == next) else { return };
         if self.connections.get(conn).is_none_or(|c| c.as_ref().is_none_or(|c| c.logging_out)) {
             return;
         }
-        let mut bhs = Bhs::new(Opcode::NopOut, FINAL);
-        bhs.set_cmd_sn(next);
-        bhs.set_exp_stat_sn(self.connection(conn).exp_stat_sn);
-        bhs.set_target_transfer_tag(RESERVED_TAG);
-        if let Some(slot) = self.own_request(conn, &mut bhs, Kind::Nop, Purpose::Plug) {
+        while let Some(at) = self.holes.iter().position(|number| *number == next) {
+            let mut bhs = Bhs::new(Opcode::NopOut, FINAL);
+            bhs.set_cmd_sn(next);
+            bhs.set_exp_stat_sn(self.connection(conn).exp_stat_sn);
+            bhs.set_target_transfer_tag(RESERVED_TAG);
+            let Some(slot) = self.own_request(conn, &mut bhs, Kind::Nop, Purpose::Plug) else { return };
             self.holes.swap_remove(at);
             self.recovered.plugged += 1;
             self.connection(conn).queue.push(bhs, Payload::None, Some(slot), 0);
+            next = next.wrapping_add(1);
         }
     }
 
@@ -49,6 +50,7 @@ impl InitiatorSession {
     pub(super) fn retry(&mut self, slot: Slot) -> Result<(), Fatal> {
         let task = &mut self.tasks[slot];
         task.retries += 1;
+        task.pinged = false;
         if task.retries >= MOST_TRIES {
             let what = "a command did not reach the target although it was sent again (RFC 7143 7.2.1)";
             return Err(Fatal { code: FatalCode::SequenceGap, what });
@@ -97,20 +99,27 @@ impl InitiatorSession {
         for slot in self.tasks.slots(|t| t.conn == conn && t.state == State::Active) {
             self.tasks[slot].pinged = true;
         }
-        let (sent, cmd_sn) = (self.now, self.cmd_sn);
+        let sent = self.now;
         self.recovered.probes += 1;
         let connection = self.connection(conn);
         let unanswered = connection.probe.map_or(0, |p| p.unanswered) + 1;
-        connection.probe = Some(Probe { sent, cmd_sn, unanswered });
+        connection.probe = Some(Probe { sent, unanswered });
         connection.probed = true;
         connection.queue.push(bhs, Payload::None, Some(slot), 0);
     }
 
     /// The ping was answered, and all that the target had sent before came or is known to be missing.
     pub(super) fn on_probe(&mut self, conn: ConnIndex) -> Result<(), Fatal> {
-        let Some(probe) = self.connection(conn).probe.take() else { return Ok(()) };
-        // earlier ones were lost: statuses are acted on in their order
-        for slot in self.tasks.slots(|t| t.conn == conn && t.state == State::Active && t.purpose == Purpose::Probe) {
+        if self.connection(conn).probe.take().is_none() {
+            return Ok(());
+        }
+        // earlier ones were lost: statuses are acted on in their order; a number that had come after all was not answered
+        let next = self.exp_cmd_sn;
+        let over = self.tasks.slots(|t| {
+            let passed = t.purpose == Purpose::Plug && t.pinged && serial::less_than(t.bhs.cmd_sn(), next);
+            t.conn == conn && t.state == State::Active && (passed || t.purpose == Purpose::Probe)
+        });
+        for slot in over {
             self.free(slot);
         }
         self.plug(conn);
@@ -119,12 +128,11 @@ impl InitiatorSession {
         }
         // the target waits for a command that went out before the ping on this very connection: it was lost (7.11)
         let next = self.exp_cmd_sn;
-        let lost = self
-            .tasks
-            .slots(|t| t.conn == conn && t.state == State::Active && !t.bhs.is_immediate() && t.bhs.cmd_sn() == next);
-        if let Some(&slot) = lost.first()
-            && serial::less_than(next, probe.cmd_sn)
-        {
+        let lost = self.tasks.slots(|t| {
+            let numbered = !t.bhs.is_immediate() && t.bhs.cmd_sn() == next;
+            t.conn == conn && t.state == State::Active && t.pinged && numbered
+        });
+        if let Some(&slot) = lost.first() {
             return self.retry(slot);
         }
         self.reassign_again(conn);

@@ -155,8 +155,6 @@ pub(super) enum Status {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Probe {
     pub sent: u64,
-    /// Commands below it went out before the ping, on this connection.
-    pub cmd_sn: u32,
     pub unanswered: u8,
 }
 

@@ -4,6 +4,7 @@ mod connections;
 mod digests;
 mod hostile;
 mod losses;
+mod numbers;
 mod orders;
 mod peer;
 mod recovery;
