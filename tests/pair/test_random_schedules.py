@@ -1,4 +1,4 @@
-"""Random work on random keys over links with random faults, beside a shadow disk: ERL 0 loses no byte."""
+"""Random work on random keys over links with random faults, beside a shadow disk: no recovery level loses a byte."""
 
 from __future__ import annotations
 
@@ -89,9 +89,11 @@ class Shadow:
         await self.lun.flush()
 
 
-def run_schedule(seed: int, rounds: int) -> int:
+def run_schedule(seed: int, rounds: int, level: int = 0) -> int:
     choose = random.Random(seed)
     keys = random_keys(choose)
+    if level:
+        keys |= {"ErrorRecoveryLevel": str(level), "MaxConnections": str(choose.randint(1, 4)), "DefaultTime2Wait": "0"}
     with SteppedPair(f"ram:{SIZE}", keys=keys, target_keys={"DefaultTime2Wait": "0"}, timers=TIMERS) as pair:
         pair.network.plan(*(random_faults(choose, "HeaderDigest" in keys) for _ in range(choose.randrange(6))))
 
@@ -109,6 +111,8 @@ def run_schedule(seed: int, rounds: int) -> int:
 
         shadow = pair.run(body())
         assert pair.stored(0, SIZE) == bytes(shadow.disk)
+        if level == 2:
+            assert shadow.lun.session.reopened == 0
         return len(pair.links)
 
 
@@ -117,10 +121,17 @@ def test_schedule(seed: int) -> None:
     run_schedule(seed, 25)
 
 
+@pytest.mark.parametrize("level", [1, 2])
+@pytest.mark.parametrize("seed", range(10))
+def test_schedule_with_recovery(seed: int, level: int) -> None:
+    run_schedule(seed, 25, level)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("seed", range(10, 80))
-def test_more_schedules(seed: int) -> None:
-    run_schedule(seed, 25)
+def test_more_schedules(seed: int, level: int) -> None:
+    run_schedule(seed, 25, level)
 
 
 @pytest.mark.soak
