@@ -1,7 +1,7 @@
 //! SNACK: what the initiator asks for again, and what it acknowledges (RFC 7143 11.16).
 
 use blockwire_wire::opcode::reject;
-use blockwire_wire::{Bhs, RESERVED_TAG, serial};
+use blockwire_wire::{Bhs, RESERVED_TAG};
 
 use super::connection::Inbound;
 use super::respond::SendMark;
@@ -128,9 +128,9 @@ impl TargetSession {
             _ => (begin, begin.wrapping_add(length)),
         };
         let open = begin == 0 && length == 0;
-        let inside = serial::less_or_equal(first, from)
-            && serial::less_or_equal(to, next)
-            && (serial::less_than(from, to) || (open && from == to));
+        // as distances from the first: a run across half of the numbers has its end before its beginning in serial arithmetic
+        let (begins, ends) = (from.wrapping_sub(first), to.wrapping_sub(first));
+        let inside = ends <= next.wrapping_sub(first) && (begins < ends || (open && begins == ends));
         if !inside {
             let what = "Status SNACK for numbers never sent or acknowledged already (RFC 7143 11.16)";
             return self.refuse(conn, bhs, reject::PROTOCOL_ERROR, what);
