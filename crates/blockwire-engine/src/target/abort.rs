@@ -1,9 +1,10 @@
 //! Ending tasks for task management: what was admitted is ended, what may still change the medium is waited for (RFC 7143 4.2.3.3,
 //! 4.2.3.4, 11.5).
 
-use blockwire_proto::Slot;
-use blockwire_proto::target::{TaskKind, TaskState};
-use blockwire_wire::serial;
+use blockwire_proto::target::{Task, TaskKind, TaskState};
+use blockwire_proto::{ConnIndex, Slot};
+use blockwire_wire::opcode::function;
+use blockwire_wire::{Opcode, serial};
 
 use super::context::Context;
 use super::work::Phase;
@@ -11,8 +12,11 @@ use crate::calls::{AbortDone, AbortScope, AbortTarget};
 use crate::clock::{Nanos, SECOND};
 use crate::events::{AbortReport, SessionId, TaskView};
 
-/// How long an abort waits for store operations, for data and for commands that are still to come.
+/// How long an abort waits for store operations.
 const BOUND: Nanos = 15 * SECOND;
+/// How long it waits for data, and for commands that are still to come: an initiator that stops sending once it asked for the
+/// abort (as open-iscsi does) has to be answered before its own patience ends.
+const INITIATOR_BOUND: Nanos = 5 * SECOND;
 
 /// SAM-5 5.3.1.
 const TASK_ABORTED: u8 = 0x40;
@@ -29,6 +33,8 @@ pub(super) struct PendingAbort {
     /// Commands before this CmdSN of a session still have to come (4.2.3.3 b).
     pub(super) barrier: Option<(SessionId, u32)>,
     pub(super) deadline: Nanos,
+    /// Data and commands are waited for until then.
+    pub(super) initiator_deadline: Nanos,
     pub(super) done: Option<AbortDone>,
 }
 
@@ -41,8 +47,14 @@ impl std::fmt::Debug for PendingAbort {
 impl PendingAbort {
     pub(super) fn new(id: u64, scope: AbortScope, now: Nanos, done: AbortDone) -> Self {
         let report = AbortReport { complete: true, ..AbortReport::default() };
-        let (operations, data, deadline) = (0, 0, now + BOUND);
-        Self { id, scope, report, operations, data, barrier: None, deadline, done: Some(done) }
+        let (operations, data, deadline, initiator_deadline) = (0, 0, now + BOUND, now + INITIATOR_BOUND);
+        Self { id, scope, report, operations, data, barrier: None, deadline, initiator_deadline, done: Some(done) }
+    }
+
+    /// When it has to be looked at next.
+    pub(super) fn due(&self) -> Nanos {
+        let waits = self.data > 0 || self.barrier.is_some();
+        if waits { self.initiator_deadline.min(self.deadline) } else { self.deadline }
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -55,11 +67,10 @@ impl PendingAbort {
         }
     }
 
-    /// Whether the issuing session's data is waited for: only of the session that asked, so that another initiator's stalled write
-    /// holds nobody up.
+    /// Whether a session's data is waited for: MUST be for the session that asked (4.2.3.3 a), and is for no other, so that another
+    /// initiator's stalled write holds nobody up. With FastAbort the tags stay valid and late data is ignored (4.2.3.4 c).
     fn waits_for_data(&self, session: SessionId) -> bool {
-        !self.scope.fast
-            && matches!(self.scope.target, AbortTarget::TaskSet { session: s, .. } | AbortTarget::Nexus { session: s } if s == session)
+        !self.scope.fast && self.scope.issuer == session && !matches!(self.scope.target, AbortTarget::Task { .. })
     }
 }
 
@@ -167,6 +178,16 @@ impl Context<'_> {
     fn abort_one(&mut self, slot: Slot, pending: &mut PendingAbort) {
         let Some(task) = self.session.proto.task(slot) else { return };
         if task.state == TaskState::Responded && task.frozen {
+            if let AbortTarget::Task { initiator_task_tag, .. } = pending.scope.target
+                && let Some(conn) = self.aborting_connection(initiator_task_tag)
+            {
+                // 11.5.1: a status that was sent and not acknowledged is sent again, followed by the answer to the function
+                if let Ok(what) = self.session.proto.rebind(slot, conn, 0) {
+                    self.rebound(slot, conn, what);
+                }
+                pending.report.already_responded = true;
+                return;
+            }
             // nobody asks for its status any more (11.5.1: the function reassigns the task and ends it)
             let tag = task.initiator_task_tag;
             self.session.proto.forget_answered(slot);
@@ -201,6 +222,18 @@ impl Context<'_> {
             return;
         }
         self.end_aborted(slot);
+    }
+
+    /// The connection that an ABORT TASK for this tag came on.
+    fn aborting_connection(&self, initiator_task_tag: u32) -> Option<ConnIndex> {
+        let is_it = |task: &Task| {
+            task.kind == TaskKind::Control
+                && task.state == TaskState::Active
+                && task.header.opcode() == Some(Opcode::TaskManagementRequest)
+                && task.header.function() == function::ABORT_TASK
+                && task.header.referenced_task_tag() == initiator_task_tag
+        };
+        self.session.proto.tasks().find(|(_, task)| is_it(task)).map(|(_, task)| task.conn)
     }
 
     fn end_aborted(&mut self, slot: Slot) {

@@ -397,7 +397,7 @@ impl TargetSide {
         if pending.is_over() {
             pending.end();
         } else {
-            self.shared.due(pending.deadline);
+            self.shared.due(pending.due());
             self.shared.aborts.push(pending);
         }
     }

@@ -3,7 +3,7 @@
 //! One `TargetSide` per worker, no locks. Every call gets the worker's `Core`. All calls for a session come to the worker that owns
 //! it; `abort` of a logical unit comes to every worker that serves it, and each reports its part.
 //!
-//! A file per duty: `calls` (the boundary), `service` (what is ready), `role` (receive loop and send path), `execute` (gates and
+//! A file per duty: `calls` (the boundary), `service` (what is ready), `timers`, `role` (receive loop and send path), `execute` (gates and
 //! checks), `read`, `step` (commands that take data), `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
 
 mod abort;
@@ -20,6 +20,7 @@ mod sense;
 mod service;
 mod session;
 mod step;
+mod timers;
 mod work;
 
 #[cfg(test)]

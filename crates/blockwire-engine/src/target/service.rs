@@ -12,7 +12,6 @@ use super::role::Outlet;
 use super::session::Link;
 use super::work::Phase;
 use crate::calls::ReleaseMode;
-use crate::clock::Nanos;
 use crate::core::Core;
 use crate::events::Event;
 use crate::receive::{ReceiveContext, Received, receive};
@@ -320,68 +319,6 @@ impl TargetSide {
                     _ => {}
                 }
                 cx.wake_task(slot);
-            });
-        }
-    }
-
-    /// When something is to be done by time at the earliest.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<Nanos> {
-        self.shared.deadline
-    }
-
-    /// Keep-alives and bounds of aborts.
-    pub fn tick(&mut self, core: &mut Core) {
-        let now = core.now;
-        let mut next: Option<Nanos> = None;
-        let live: Vec<(u32, ConnIndex)> = self.shared.connections.iter().flatten().copied().collect();
-        for (index, conn) in live {
-            let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { continue };
-            let ticked = session.proto.tick(conn, now);
-            if let Some(at) = session.proto.deadline(conn) {
-                next = Some(next.map_or(at, |n| n.min(at)));
-            }
-            let wants = !session.proto.send_queue(conn).is_empty();
-            if let Err(fatal) = ticked {
-                self.lose_connection(core, index, conn, &Ended::Fatal(fatal));
-            } else if wants {
-                self.with_session(core, index, |cx| cx.wake(conn));
-            }
-        }
-        let mut at = 0;
-        while at < self.shared.aborts.len() {
-            if self.shared.aborts[at].deadline <= now {
-                let mut pending = self.shared.aborts.remove(at);
-                // a store operation that neither ends nor can be cancelled: never called complete
-                pending.report.complete = pending.operations == 0;
-                if let Some((session, before)) = pending.barrier
-                    && let Some(&index) = self.index.get(&session)
-                {
-                    // what did not come must not come after the response
-                    self.with_session(core, index, |cx| cx.plug(before));
-                }
-                self.end_waiting_tasks(core, pending.id);
-                pending.end();
-            } else {
-                let deadline = self.shared.aborts[at].deadline;
-                next = Some(next.map_or(deadline, |n| n.min(deadline)));
-                at += 1;
-            }
-        }
-        self.shared.deadline = next;
-    }
-
-    fn end_waiting_tasks(&mut self, core: &mut Core, id: u64) {
-        let indexes: Vec<u32> = self.index.values().copied().collect();
-        for index in indexes {
-            self.with_session(core, index, |cx| {
-                for at in 0..cx.session.work.len() {
-                    if cx.session.work[at].abort == Some(id) && cx.session.work[at].generation != 0 {
-                        cx.session.work[at].abort = None;
-                        cx.session.proto.abort_task(Slot(at as u32));
-                        cx.drain_events();
-                    }
-                }
             });
         }
     }

@@ -62,6 +62,10 @@ HANDLERS: dict[str, Handler] = {
     "WRITE(12)":                        medium.resume,
     "WRITE AND VERIFY(12)":             medium.resume,
     "VERIFY(12)":                       medium.resume,
+    "XDWRITEREAD(10)":                  medium.resume,
+    "READ(32)":                         medium.resume,
+    "VERIFY(32)":                       medium.resume,
+    "WRITE(32)":                        medium.resume,
     "READ DEFECT DATA(12)":             medium.read_defect_data_12,
 }
 # fmt: on

@@ -133,3 +133,32 @@ fn closing_a_store_lets_go_of_it_and_copies_out_what_is_on_its_way() {
     rig.command(0xc0, &cdb10(0x28, 0, 0, 128), 65_536, &[]);
     assert!(matches!(rig.events()[..], [Event::CommandForControl { diverted: false, .. }]));
 }
+
+#[test]
+fn a_connection_that_is_alone_is_served_until_it_has_nothing_left() {
+    // without the stepped driver, which asks every memory transport: only the list of what is ready counts
+    let mut rig = Rig::new();
+    rig.peers[0].end.outgoing().capacity = 16 << 20;
+    rig.peers[0].end.incoming().capacity = 16 << 20;
+    rig.step();
+    let mut stream = Vec::new();
+    for n in 0..64_u32 {
+        stream.extend(scsi_command(0xa0, n, n + 1, &cdb10(0x2a, 0, n * 128, 128), 65_536, &vec![n as u8 + 1; 65_536]));
+    }
+    // more than eight turns of 256 KiB
+    let part = Part::new(stream.as_mut_ptr(), stream.len());
+    // SAFETY: the part is a vector that outlives the call.
+    assert_eq!(unsafe { rig.peers[0].end.send(&[part]) }.expect("room"), stream.len());
+    let ready = crate::sys::epoll::Ready { key: 0, readable: true, writable: false, hangup: false };
+    let (target, core) = (&mut rig.worker.target, &mut rig.worker.core);
+    target.ready(core, 0, ready);
+    let mut turns = 1;
+    while target.run(core) {
+        turns += 1;
+        assert!(turns < 100);
+    }
+    assert!(turns > 1);
+    for n in 0..64_u8 {
+        assert_eq!(rig.read_store(u64::from(n) * 65_536, 512), [n + 1; 512], "{n}");
+    }
+}

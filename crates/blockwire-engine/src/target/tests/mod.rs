@@ -7,9 +7,10 @@ mod gates;
 mod hostile;
 mod recovery;
 mod retention;
+mod sessions;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use blockwire_proto::{ConnectionParams, SessionParams};
 use blockwire_store::{OpenOptions, Store};
@@ -267,9 +268,10 @@ impl Rig {
     }
 
     pub(super) fn fill_store(&self) -> Vec<u8> {
-        let data: Vec<u8> = (0..BLOCKS as usize * BLOCK).map(|i| (i / 7 * 31 + i) as u8).collect();
-        blockwire_store::write(&*self.store.store, 0, &data, false).expect("written");
-        data
+        static DATA: OnceLock<Vec<u8>> = OnceLock::new();
+        let data = DATA.get_or_init(|| (0..BLOCKS as usize * BLOCK).map(|i| (i / 7 * 31 + i) as u8).collect());
+        blockwire_store::write(&*self.store.store, 0, data, false).expect("written");
+        data.clone()
     }
 
     pub(super) fn set_gate(&mut self, gate: Gate) {

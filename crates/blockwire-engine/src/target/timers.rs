@@ -1,0 +1,87 @@
+//! What is done by time: keep-alives, data that does not come, bounds of aborts.
+
+use blockwire_proto::{ConnIndex, Endpoint, Slot};
+
+use super::TargetSide;
+use super::service::Ended;
+use crate::clock::Nanos;
+use crate::core::Core;
+
+impl TargetSide {
+    /// When something is to be done by time at the earliest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Nanos> {
+        self.shared.deadline
+    }
+
+    /// Keep-alives and bounds of aborts.
+    pub fn tick(&mut self, core: &mut Core) {
+        let now = core.now;
+        let mut next: Option<Nanos> = None;
+        let live: Vec<(u32, ConnIndex)> = self.shared.connections.iter().flatten().copied().collect();
+        for (index, conn) in live {
+            let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { continue };
+            if let Err(fatal) = session.proto.tick(conn, now) {
+                self.lose_connection(core, index, conn, &Ended::Fatal(fatal));
+                continue;
+            }
+            if !session.retains && session.proto.send_queue(conn).is_empty() {
+                let at = session.proto.deadline(conn);
+                next = next.into_iter().chain(at).min();
+                continue;
+            }
+            let deadline = self.with_session(core, index, |cx| {
+                // data that did not come is asked for again
+                cx.drain_events();
+                if !cx.session.proto.send_queue(conn).is_empty() {
+                    cx.wake(conn);
+                }
+                cx.session.proto.deadline(conn)
+            });
+            if let Some(Some(at)) = deadline {
+                next = Some(next.map_or(at, |n| n.min(at)));
+            }
+        }
+        let mut at = 0;
+        while at < self.shared.aborts.len() {
+            let pending = &mut self.shared.aborts[at];
+            if pending.initiator_deadline <= now && (pending.data > 0 || pending.barrier.is_some()) {
+                let (id, barrier) = (pending.id, pending.barrier.take());
+                pending.data = 0;
+                if let Some((session, before)) = barrier
+                    && let Some(&index) = self.index.get(&session)
+                {
+                    // what did not come must not come after the response
+                    self.with_session(core, index, |cx| cx.plug(before));
+                }
+                self.end_waiting_tasks(core, id);
+            }
+            let pending = &mut self.shared.aborts[at];
+            if pending.is_over() || pending.deadline <= now {
+                // a store operation that neither ends nor can be cancelled: never called complete
+                pending.report.complete = pending.operations == 0;
+                self.shared.aborts.remove(at).end();
+            } else {
+                let due = pending.due();
+                next = Some(next.map_or(due, |n| n.min(due)));
+                at += 1;
+            }
+        }
+        self.shared.deadline = next;
+    }
+
+    fn end_waiting_tasks(&mut self, core: &mut Core, id: u64) {
+        let indexes: Vec<u32> = self.index.values().copied().collect();
+        for index in indexes {
+            self.with_session(core, index, |cx| {
+                for at in 0..cx.session.work.len() {
+                    if cx.session.work[at].abort == Some(id) && cx.session.work[at].generation != 0 {
+                        cx.session.work[at].abort = None;
+                        cx.session.proto.abort_task(Slot(at as u32));
+                        cx.drain_events();
+                    }
+                }
+            });
+        }
+    }
+}
