@@ -140,7 +140,7 @@ def test_tasks_go_on_on_a_living_connection(scenario: Scenario) -> None:
         bench = Several(3)
         session = await bench.open()
         await bench.lose(session, 1)
-        await until(lambda: session.cids == (1, 2, 3) and not session.connections.lost)
+        await until(lambda: session.connections.replaced == 1)
         ((on, request),) = bench.logouts
         assert (on, request.reason, request.cid) == (2, 2, 1)
         assert bench.calls("reassign") == [(session.id, 1, 2)]
@@ -158,7 +158,7 @@ def test_the_last_connection_is_reinstated(scenario: Scenario) -> None:
         session = await bench.open()
         bench.fail_further = [errors.RefusedError("not yet")]
         await bench.lose(session, 1)
-        await until(lambda: session.cids == (1,) and not session.connections.lost)
+        await until(lambda: session.connections.recovered == 1)
         assert bench.further == [(1, True), (1, True)]
         assert bench.plane.connections[session.id, 1].reassigned_from == 1
         assert (session.connections.recovered, session.reopened, bench.logouts) == (1, 0, [])
@@ -172,7 +172,7 @@ def test_all_connections_lost(scenario: Scenario) -> None:
         bench = Several(3)
         session = await bench.open()
         await bench.lose(session, 1, 2, 3)
-        await until(lambda: session.cids == (1, 2, 3) and not session.connections.lost)
+        await until(lambda: session.connections.recovered == 3 and session.cids == (1, 2, 3))
         assert bench.further[2] == (1, True)
         assert sorted(request.cid for _, request in bench.logouts) == [2, 3]
         assert sorted(arguments[1:] for arguments in bench.calls("reassign")) == [(2, 1), (3, 1)]
