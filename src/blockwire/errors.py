@@ -556,6 +556,26 @@ def sense(error: BaseException) -> tuple[int, int, int]:
     return 0x4, 0x44, 0x00
 
 
+_OS_NEXT: dict[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file",
+    errno.EACCES: "check who may use it, and as whom this runs",
+    errno.EPERM: "check who may use it, and as whom this runs",
+    errno.EROFS: "use a place that can be written",
+    errno.ENOSPC: "free space there, then do it again",
+    errno.EDQUOT: "free space there, then do it again",
+    errno.EFBIG: "use a file system that takes files of this size",
+    errno.EMFILE: "raise the number of open files (`ulimit -n`)",
+    errno.ENFILE: "raise the number of open files of this machine (fs.file-max)",
+    errno.EIO: "check the medium (`dmesg` may say more)",
+    errno.EHOSTUNREACH: "check the address and the route to it",
+    errno.ENETUNREACH: "check the address and the route to it",
+    errno.ECONNREFUSED: "check that something listens there",
+}
+"""What to do about a failed system call."""
+
+
 def from_os_error(error: OSError, what: str) -> Error:
     """The member of the family that an operating-system error means; ``what`` names what was tried."""
     if isinstance(error, Error):
@@ -573,7 +593,7 @@ def from_os_error(error: OSError, what: str) -> Error:
         cls = NotAllowedError
     elif error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN):
         cls = UnreachableError
-    result = cls.wrap(error, f"{what}: {error.strerror or error}")
+    result = cls.wrap(error, f"{what}: {error.strerror or error}", next=_OS_NEXT.get(error.errno or 0, ""))
     if error.errno is not None:
         result.errno = error.errno
     return result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -98,7 +99,9 @@ def command(
         first = luns[0]
         check(first.block_size, first.size, first.geometry.max_transfer, load.transfer, size)
         if (reads < 100 or verify) and first.read_only:
-            raise errors.ReadOnlyError(f"{where} is read-only", status=0, evidence="MODE SENSE, WP")
+            raise errors.ReadOnlyError(
+                f"{where} is read-only", status=0, evidence="MODE SENSE, WP", next="use --rw randread, or another LUN"
+            )
         name = str(first.core.session.url)
         if not (as_json or quiet):
             output.note(
@@ -130,20 +133,39 @@ def command(
             f"{checked.miscompares} of {checked.reads} reads did not give what was written",
             evidence=checked.first_error or "pattern of offset and generation",
         )
-    if checked.errors:
-        raise errors.DeviceError(f"{checked.errors} requests of the comparison failed", evidence=checked.first_error)
     if report.errors:
-        raise errors.DeviceError(f"{report.errors} requests failed", evidence=report.first_error or "-")
+        raise failed(report.errors, "requests", report.first_error)
+    if checked.errors:
+        raise failed(checked.errors, "requests of the comparison", checked.first_error)
+
+
+def failed(count: int, what: str, first: str) -> errors.Error:
+    """The error of a run whose requests failed, from the load generator's words about the first of them."""
+    from blockwire.dataplane.events import TaskDone
+    from blockwire.initiator.retry_policy import task_error
+
+    answer = re.search(r"status 0x([0-9a-f]+), residual (-?\d+), sense \[([0-9a-f, ]*)\]", first)
+    if answer is None:
+        done = TaskDone(0, 0, code=first or "task.failed")
+    else:
+        done = TaskDone(0, int(answer[1], 16), bytes.fromhex(answer[3].replace(",", " ")), int(answer[2]))
+    return task_error(done, f"{count} {what} failed, the first")
 
 
 def check(block: int, whole: int, longest: int, transfer: int, size: int | None) -> None:
     """Usage errors before the first request."""
     if transfer % block or not transfer:
-        raise errors.UsageError(f"--bs {transfer} is no multiple of the block size {block}")
+        raise errors.UsageError(
+            f"--bs {transfer} is no multiple of the block size {block}", next=f"give a multiple of {block}"
+        )
     if transfer > longest:
-        raise errors.UsageError(f"--bs {transfer} is more than one command can carry ({longest} bytes)")
+        raise errors.UsageError(
+            f"--bs {transfer} is more than one command can carry ({longest} bytes)", next=f"give at most {longest}"
+        )
     if size is not None and (size > whole or size < transfer):
-        raise errors.UsageError(f"--size {size} must be between --bs and the LUN's {format_size(whole)}")
+        raise errors.UsageError(
+            f"--size {size} must be between --bs and the LUN's {format_size(whole)}", next="give less"
+        )
 
 
 def figures(report: Any) -> dict[str, Any]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Piece: TypeAlias = "tuple[int, bytes | int]"
 """Offset, and the bytes or how many zeros."""
 
+Identity: TypeAlias = "tuple[object, ...]"
+"""What makes two ends the same thing."""
+
 _BLKGETSIZE64 = 0x80081272
 _ZEROS = bytes(1 << 20)
 _GRAIN = 4096
@@ -41,12 +44,26 @@ def is_url(word: str) -> bool:
     return "://" in word or (any(f"/{kind}." in word for kind in ("iqn", "eui", "naa")) and not os.path.exists(word))
 
 
+def lun_identity(lun: Lun) -> Identity | None:
+    """Target and LUN: the same over whichever portal."""
+    return ("lun", lun.core.session.url.target, lun.lun)
+
+
+def file_identity(state: os.stat_result) -> Identity | None:
+    """Device and inode of a file, the device's number of a block device."""
+    if stat.S_ISREG(state.st_mode):
+        return ("file", state.st_dev, state.st_ino)
+    return ("device", state.st_rdev) if stat.S_ISBLK(state.st_mode) else None
+
+
 class Source(Protocol):
     """Where bytes come from."""
 
     name: str
     size: int | None
     """Bytes; None for a pipe."""
+    identity: Identity | None
+    """Equal for the same thing under two names; None when it cannot be told."""
 
     def pieces(self) -> Iterator[Piece]:
         """All of it, each byte once."""
@@ -61,6 +78,10 @@ class Destination(Protocol):
     """Bytes it can take; None when it grows."""
     overwrites: str
     """What is lost by the copy, for people; empty when nothing is."""
+    in_place: bool
+    """Whether what was written stays when the copy does not end."""
+    identity: Identity | None
+    """As for a source."""
 
     def write(self, offset: int, data: bytes) -> None: ...
 
@@ -89,6 +110,7 @@ class LunSource:
         self.lun = lun
         self.name = str(lun.core.session.url.at(lun=lun.lun))
         self.size: int | None = lun.size
+        self.identity: Identity | None = lun_identity(lun)
         self._chunk = max(chunk, lun.block_size)
         self._depth = depth
         self._in_order = in_order
@@ -136,6 +158,8 @@ class LunDestination:
         self.lun = lun
         self.name = str(lun.core.session.url.at(lun=lun.lun))
         self.capacity: int | None = lun.size
+        self.in_place = True
+        self.identity: Identity | None = lun_identity(lun)
         self.overwrites = f"{self.name} ({lun.identity}, {format_size(lun.size)})"
         self._queue = lun.queue(depth)
         self._tail: tuple[int, bytes] | None = None
@@ -209,6 +233,7 @@ class FileSource:
     def __init__(self, descriptor: int, name: str, chunk: int) -> None:
         self.name = name
         self.size = _file_size(descriptor)
+        self.identity: Identity | None = file_identity(os.fstat(descriptor))
         self._descriptor = descriptor
         self._chunk = chunk
 
@@ -277,12 +302,16 @@ class FileDestination:
         self.name = path
         self.capacity: int | None = None
         self.overwrites = ""
+        self.in_place = False
+        self.identity: Identity | None = None
         self._final: str | None = None
         self._path = path
         try:
             state = os.stat(path)
         except FileNotFoundError:
             state = None
+        if state is not None:
+            self.identity = file_identity(state)
         if state is not None and stat.S_ISDIR(state.st_mode):
             raise errors.UsageError(f"{path} is a directory", next="name a file in it")
         if state is None or stat.S_ISREG(state.st_mode):
@@ -307,6 +336,7 @@ class FileDestination:
                 raise
         else:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self.in_place = True
             self.capacity = _file_size(self._descriptor)
             self.overwrites = path if self.capacity is not None else ""
 
@@ -364,6 +394,8 @@ class PipeDestination:
         self.name = "-"
         self.capacity: int | None = None
         self.overwrites = ""
+        self.in_place = True
+        self.identity: Identity | None = None
         self._descriptor = sys.stdout.fileno()
 
     def write(self, offset: int, data: bytes) -> None:
@@ -431,7 +463,10 @@ def open_destination(word: str, login: Login, size: int | None, depth: int) -> I
     elif is_url(word):
         with blockwire.open(_url(word, login), **login.timed) as lun:
             if lun.read_only:
-                raise errors.ReadOnlyError(f"{word} is read-only", evidence="MODE SENSE, WP", status=0)
+                raise errors.ReadOnlyError(
+                    f"{word} is read-only", evidence="MODE SENSE, WP", status=0,
+                    next="serve it without -r, or copy to another LUN",
+                )  # fmt: skip
             there = LunDestination(lun, depth)
             try:
                 yield there

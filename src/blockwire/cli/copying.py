@@ -159,11 +159,16 @@ def _compare(
     return window, begin, index
 
 
-def incomplete(error: errors.Error, name: str, done: int, total: int | None) -> errors.Error:
+def left_behind(target: Destination) -> str:
+    """What a copy that did not end leaves: part of it, or nothing at all."""
+    return f"{target.name} is incomplete" if target.in_place else f"{target.name} was left as it was"
+
+
+def incomplete(error: errors.Error, target: Destination, done: int, total: int | None) -> errors.Error:
     """The same error, saying what it means for the copy."""
     if done:
         of = f" of {total}" if total is not None else ""
-        error.message = f"{error.message}; {name} is incomplete"
+        error.message = f"{error.message}; {left_behind(target)}"
         error.evidence = (f"{error.evidence}; " if error.evidence else "") + f"{done}{of} bytes were copied"
         error.next = error.next or "copy again from the start"
     return error

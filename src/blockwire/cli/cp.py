@@ -57,13 +57,14 @@ def command(
     if verify and destination == "-":
         raise errors.UsageError("--verify cannot read a pipe again", next="copy to a file or a LUN")
     if chunk < 4096 or chunk % 4096:
-        raise errors.UsageError(f"--chunk {chunk} is no multiple of 4096")
+        raise errors.UsageError(f"--chunk {chunk} is no multiple of 4096", next="give --chunk 64k to 1M")
     say = (lambda text: None) if quiet or as_json else output.note
     started = time.monotonic()
     with (
         open_source(source, login, chunk, depth, in_order=destination == "-") as origin,
         open_destination(destination, login, origin.size, depth) as target,
     ):
+        check_different(origin, target)
         check_sizes(origin, target)
         if target.overwrites:
             say(f"overwriting {target.overwrites}")
@@ -74,11 +75,11 @@ def command(
             report = copying.copy(origin, target, chunk, progress, digests=verify)
         except KeyboardInterrupt:
             progress.close()
-            output.note(f"{target.name} is incomplete: {progress.done} bytes were copied")
+            output.note(f"{copying.left_behind(target)}: {progress.done} bytes were copied")
             raise
         except errors.Error as error:
             progress.close()
-            raise copying.incomplete(error, target.name, progress.done, origin.size) from error
+            raise copying.incomplete(error, target, progress.done, origin.size) from error
         finally:
             progress.close()
         seconds = time.monotonic() - started
@@ -114,6 +115,14 @@ def command(
         if verify:
             text += f"; verified in {checked:.2f} s"
         output.note(text)
+
+
+def check_different(origin: Source, target: Destination) -> None:
+    """A thing is not copied onto itself: at best nothing would change, at worst a copy cut short would."""
+    if origin.identity is not None and origin.identity == target.identity:
+        raise errors.UsageError(
+            f"{origin.name} and {target.name} are the same", code="copy.same", next="name another destination"
+        )
 
 
 def check_sizes(origin: Source, target: Destination) -> None:

@@ -19,6 +19,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 URL_HELP = "[iscsi://]HOST[:PORT][/IQN[/LUN]]"
 
 
+TRACE_HELP = "Where to write a session's last PDUs (pcapng) when it breaks."
+
+
 class Size(click.ParamType[int]):
     """A size such as 4k, 10G or 1000000; K, M, G, T = 1024, KB, MB = 1000."""
 
@@ -119,7 +122,7 @@ class Login:
 
 
 def login_flags(function: _F) -> _F:
-    """`-p -T -i --key --chap-… --timeout` of the initiator's commands; the command gets one `login` argument."""
+    """`-p -T -i --key --chap-… --timeout --trace` of the initiator's commands, in one `login` argument."""
     options = [
         click.option("-p", "--portal", metavar="HOST[:PORT]", help="The portal, instead of a URL."),
         click.option("-T", "--target-name", "--targetname", "target_name", metavar="IQN", help="The target's name."),
@@ -128,6 +131,7 @@ def login_flags(function: _F) -> _F:
         click.option(
             "--timeout", type=float, metavar="SECONDS", help="For login, command, and return of a lost session [30]."
         ),
+        click.option("--trace", metavar="DIR", help=TRACE_HELP),
     ]
 
     def wrapper(
@@ -143,8 +147,13 @@ def login_flags(function: _F) -> _F:
         chap_mutual_secret_file: str | None,
         chap_mutual_secret_command: str | None,
         timeout: float | None,
+        trace: str | None,
         **kwargs: Any,
     ) -> Any:
+        if trace is not None:
+            from blockwire.initiator.sync_api import trace_to
+
+            trace_to(trace)
         arguments = {
             "keys": parse_keys(keys),
             "initiator_name": initiator_name,
@@ -161,9 +170,10 @@ def login_flags(function: _F) -> _F:
     wrapped: Any = wrapper
     wrapped.__click_params__ = list(getattr(function, "__click_params__", []))
     # Decorators put parameters in front of those that are there, so the last group comes first.
-    wrapped = options[-1](wrapped)
+    for option in reversed(options[-2:]):
+        wrapped = option(wrapped)
     wrapped = chap_flags(wrapped)
-    for option in reversed(options[:-1]):
+    for option in reversed(options[:-2]):
         wrapped = option(wrapped)
     result: _F = wrapped
     return result
@@ -186,7 +196,7 @@ def read_only_flag(function: _F) -> _F:
 
 
 def set_up_logging(verbose: int) -> None:
-    """Log lines of the package on stderr: warnings always, steps with -v, details with -vv."""
+    """Log lines of the package on stderr: errors always, steps with -v, details with -vv."""
     import logging
 
     handler = logging.StreamHandler()

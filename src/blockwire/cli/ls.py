@@ -31,7 +31,9 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
     if not where.target:
         found = blockwire.discover(where, **login.arguments)
         if not found:
-            raise errors.NothingFoundError(f"no target at {where.portal}")
+            raise errors.NothingFoundError(
+                f"no target at {where.portal}", next="the target may show itself to certain initiators only; see -i"
+            )
         portals = {target.name: [at.portal for at in target.addresses] for target in found}
 
     targets: list[dict[str, Any]] = []
@@ -76,7 +78,10 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
     if failure is not None:
         raise failure
     if not any(entry["luns"] for entry in targets):
-        raise errors.NothingFoundError("no LUN", code="nothing.no-lun", evidence=f"targets: {', '.join(portals)}")
+        raise errors.NothingFoundError(
+            "no LUN", code="nothing.no-lun", evidence=f"targets: {', '.join(portals)}",
+            next="the target may map its LUNs to certain initiators only; see -i",
+        )  # fmt: skip
 
 
 def _print(targets: list[dict[str, Any]]) -> None:

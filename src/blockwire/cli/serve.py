@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import click
 
 from blockwire import errors
 from blockwire.cli import output
-from blockwire.cli.flags import chap_flags, output_flags, read_only_flag, set_up_logging
+from blockwire.cli.flags import TRACE_HELP, chap_flags, output_flags, read_only_flag, set_up_logging
 
 if TYPE_CHECKING:
     from blockwire.config.model import Configuration
@@ -76,6 +77,7 @@ class ServeCommand(click.Command):
 @option("--config", "config_file", metavar="FILE", help="Serve what FILE (TOML or JSON) says, not arguments.")
 @option("--print-config", is_flag=True, help="Print the configuration that the arguments mean, and exit.")
 @option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for initiators at the end [3].")
+@option("--trace", metavar="DIR", help=TRACE_HELP)
 @option(
     "--statistics", type=click.FloatRange(0), default=10.0, metavar="SECONDS", help="Period of --json's statistics."
 )
@@ -88,8 +90,8 @@ def command(
     allow: tuple[str, ...], advertise: tuple[str, ...], keys: tuple[str, ...], chap_user: str | None,
     chap_secret_file: str | None, chap_secret_command: str | None, chap_mutual_user: str | None,
     chap_mutual_secret_file: str | None, chap_mutual_secret_command: str | None, workers: int,
-    config_file: str | None, print_config: bool, timeout: float | None, statistics: float, read_only: bool,
-    as_json: bool, verbose: int, quiet: bool,
+    config_file: str | None, print_config: bool, timeout: float | None, trace: str | None, statistics: float,
+    read_only: bool, as_json: bool, verbose: int, quiet: bool,
 ) -> int:  # fmt: skip
     """Share STOREs as the logical units of a target: no root, no kernel module, no configuration file."""
     set_up_logging(verbose)
@@ -135,7 +137,7 @@ def command(
         output.plain(text.rstrip("\n"))
         return errors.EXIT_DONE
     teller = Teller(as_json, verbose, quiet, bool(words))
-    return asyncio.run(serve(configuration, words, workers, teller, statistics))
+    return asyncio.run(serve(configuration, words, workers, teller, statistics, trace))
 
 
 class Teller:
@@ -192,8 +194,9 @@ class Teller:
 
 
 async def serve(
-    configuration: Configuration, words: list[str], workers: int, teller: Teller, statistics_every: float
-) -> int:
+    configuration: Configuration, words: list[str], workers: int, teller: Teller, statistics_every: float,
+    trace: str | None = None,
+) -> int:  # fmt: skip
     """Serves until a signal comes, or until the command ends. Gives the exit code."""
     from blockwire.target.service import Service
 
@@ -210,7 +213,8 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal, number)
     teller.warn(configuration)
-    service = Service(configuration, workers=workers, observe=teller.event)
+    files = raise_open_files()
+    service = Service(configuration, workers=workers, observe=teller.event, trace=trace)
     await service.start()
     try:
         teller.ready(service)
@@ -221,7 +225,7 @@ async def serve(
             )
         try:
             if words:
-                return await run_command(words, service.server.urls, stop, reasons)
+                return await run_command(words, service.server.local_urls, stop, reasons, files)
             await stop.wait()
             teller.stopping(reasons[0])
             return errors.EXIT_DONE
@@ -240,15 +244,29 @@ async def _tick(seconds: float, tell: Callable[[], None]) -> None:
         tell()
 
 
+def raise_open_files() -> tuple[int, int]:
+    """Takes as many open files as the process may have, and gives the limit that was set before, which a command gets
+    back. The usual 1024 are fewer than the half-open logins that are let wait, let alone the sessions."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    return before
+
+
 COMMAND_SECONDS = 5.0
 """How long a command may take to end after a signal, before it is killed."""
 
 
-async def run_command(words: list[str], urls: list[str], stop: asyncio.Event, reasons: list[str]) -> int:
-    """Runs the command with the URLs in its environment; signals are passed on to it."""
+async def run_command(
+    words: list[str], urls: list[str], stop: asyncio.Event, reasons: list[str], files: tuple[int, int]
+) -> int:
+    """Runs the command with the URLs in its environment and the limit of open files that there was; signals are passed
+    on to it."""
     environment = {**os.environ, "BLOCKWIRE_URL": urls[0], "BLOCKWIRE_URLS": " ".join(urls)}
     try:
         child = await asyncio.create_subprocess_exec(*words, env=environment)
+        with contextlib.suppress(OSError):
+            resource.prlimit(child.pid, resource.RLIMIT_NOFILE, files)
     except FileNotFoundError as error:
         raise errors.MissingFileError(f"there is no command {words[0]}", next="check its name and $PATH") from error
     except OSError as error:

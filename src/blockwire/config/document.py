@@ -28,6 +28,15 @@ def checked(build: Callable[[], _T], source: str) -> _T:
         ) from None
 
 
+_BOUNDS = {
+    "greater_than": "more than",
+    "greater_than_equal": "at least",
+    "less_than": "less than",
+    "less_than_equal": "at most",
+}
+"""pydantic's faults with a bound, and how they are said."""
+
+
 def _one_line(fault: ValidationError, source: str) -> errors.ConfigurationError:
     # A misspelt field is the cause of what else is missing; a list that became too short is the effect of a bad item.
     order = {"extra_forbidden": 0, "too_short": 2}
@@ -46,7 +55,10 @@ def _one_line(fault: ValidationError, source: str) -> errors.ConfigurationError:
         message = f"the field {first['loc'][-1]!r} is missing"
     elif kind == "literal_error":
         message = f"{first['input']!r} is not {first['ctx']['expected']}"
-    text = message if not place or cause is not None else f"{place}: {message}"
+    elif kind in _BOUNDS:
+        ((_, bound),) = first["ctx"].items()
+        message = f"{first['loc'][-1]} {first['input']!r} has to be {_BOUNDS[kind]} {bound}"
+    text = message if not place or cause is not None or kind in _BOUNDS else f"{place}: {message}"
     return errors.ConfigurationError(
         text, evidence=f"{source}{': ' + place if place else ''}", next="correct it and start again"
     )

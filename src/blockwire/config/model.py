@@ -159,7 +159,12 @@ class LunConfig(_Model):
     def _whole_blocks(self) -> Self:
         size = self.store.size
         if size is not None and size % self.block_size:
-            raise ValueError(f"a size of {size} bytes is no multiple of the {self.block_size}-byte blocks")
+            below = size // self.block_size * self.block_size
+            raise ConfigurationError(
+                f"a size of {size} bytes is no multiple of the {self.block_size}-byte blocks",
+                evidence=f"LUN {self.lun}: {self.store.describe()}", code="configuration.size",
+                next="use " + (f"{below} or " if below else "") + f"{below + self.block_size} bytes",
+            )  # fmt: skip
         return self
 
 

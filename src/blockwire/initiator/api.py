@@ -9,7 +9,7 @@ from typing import Any
 from blockwire import errors
 from blockwire.initiator.credentials import SecretText, credentials
 from blockwire.initiator.options import Options, Timers
-from blockwire.names import Url
+from blockwire.names import Url, iscsi_name
 
 
 def parse_url(url: str | Url) -> Url:
@@ -36,7 +36,7 @@ def options(
         timers = replace(timers, timeout=timeout)
     return Options(
         keys={**dict(url.keys), **(keys or {})},
-        initiator_name=initiator_name or "",
+        initiator_name=iscsi_name(initiator_name) if initiator_name else "",
         credentials=credentials(url, chap_user, chap_secret, mutual_user, mutual_secret),
         timers=timers,
     )

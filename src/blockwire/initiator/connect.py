@@ -208,7 +208,15 @@ async def log_in_anywhere(
                 error.exit_code = errors.EXIT_REFUSED  # this side refused; it failed at login all the same
             if isinstance(error, errors.AuthenticationError) and plan.credentials is None:
                 error.next = "the target asks for CHAP: give a user and a secret"
-            error.evidence = error.evidence or f"{plan.target_name or 'discovery'} at {portal}"
+            if isinstance(error, errors.ProtocolError) and outcome.pdus == 0:
+                stranger = errors.ProtocolError(
+                    f"what answers at {portal} is no iSCSI target", code="login.not-iscsi", evidence=error.message,
+                    next="check address and port",
+                )  # fmt: skip
+                stranger.exit_code = errors.EXIT_UNREACHABLE
+                raise stranger from error
+            who = f"{plan.initiator_name} at {portal}" + (f" for {plan.target_name}" if plan.target_name else "")
+            error.evidence = f"{error.evidence}, {who}" if error.evidence else who
             raise error
         following = redirect_portal(error, portal)
         if following in seen or len(seen) > MAX_REDIRECTS:

@@ -61,6 +61,7 @@ class LoginMachine:
                     f"the login did not end within {self.limits.seconds:g} s",
                     code="login.timeout",
                     evidence=f"{self._pdus_received} PDUs were received",
+                    next="check that the peer speaks iSCSI there and is not overloaded",
                 )
             )
 
@@ -114,7 +115,7 @@ class LoginMachine:
     def _fail(self, error: Error, *, retry_with_md5: bool = False, text: dict[str, str] | None = None) -> None:
         self._move(Step.FAILED)
         self._pieces.clear()
-        self._events.append(LoginFailed(error, retry_with_md5, text or {}))
+        self._events.append(LoginFailed(error, retry_with_md5, text or {}, self._pdus_received))
         self._closed()
 
     def close(self) -> None:

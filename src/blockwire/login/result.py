@@ -79,6 +79,8 @@ class LoginFailed:
     """The initiator may try again with CHAP_A=5 alone: the target chose none of a longer list."""
     text: dict[str, str] = field(default_factory=dict)
     """Pairs of a refusing Login Response."""
+    pdus: int = 0
+    """How many PDUs had come: none means that whoever answered may speak something else."""
 
 
 @dataclass(frozen=True, slots=True)

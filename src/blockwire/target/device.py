@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,10 +140,34 @@ def _dressed(error: Error, config: LunConfig) -> Error:
     scheme = unknown_scheme(config.store.path)
     if scheme is not None and isinstance(found, FileNotFoundError):
         found.next = f"{scheme}: is no kind of store; these are: ram:SIZE, file:PATH, null:SIZE, or a path"
-    elif isinstance(found, FileNotFoundError) and config.store.size is None:
-        found.next = "create it with --size SIZE"
-    found.next = found.next or "check the path, its size and its permissions"
+    elif isinstance(found, FileNotFoundError):
+        found.next = "check the path" if config.read_only or config.store.size else "create it with --size SIZE"
+    elif found.errno == errno.ENOMEM:
+        found.next = "use a smaller size"
+    elif _is_ragged(config):
+        found.next = f"round it up: truncate --size=%{config.block_size} {config.store.path}"
+    found.next = _ADVICE.get(found.code) or found.next or "check the path, its size and its permissions"
     return found
+
+
+def _is_ragged(config: LunConfig) -> bool:
+    """Whether it is a file whose end is no end of a block."""
+    if config.store.scheme != "file":
+        return False
+    try:
+        state = os.stat(config.store.path)
+    except OSError:
+        return False
+    return stat.S_ISREG(state.st_mode) and state.st_size % config.block_size != 0
+
+
+_ADVICE = {
+    "store.locked": "stop who has it open, or serve it read-only (-r) from both",
+    "store.wrong-size": "leave the size out, or use another path",
+    "store.permission-denied": "check who may use it, and as whom this runs; -r needs no right to write",
+    "store.no-space": "free space there, or use a smaller size",
+}
+"""What to do about a store that does not open, by the plane's code."""
 
 
 async def close_unit(unit: LogicalUnit, plane: DataPlane, dispatch: Dispatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import resource
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,8 @@ _log = logging.getLogger("blockwire.target")
 
 FAREWELL_SECONDS = 0.5
 """How long the last message of a session that did not log out may take to leave."""
+MIN_HALF_OPEN = 16
+"""Half-open logins that are let be, however few files may be open."""
 CLOSE_SECONDS = 10.0
 """How long closing the sessions, and then flushing and closing the stores of a target, may take at the end."""
 
@@ -69,7 +72,12 @@ class TargetServer:
         self.runtime = runtime
         self.observe: Observer = observe or _nobody
         limits = configuration.limits
-        self.half_open = HalfOpen(limits.half_open, limits.half_open_per_address)
+        # Whoever waits in login must leave open files to those who are through.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        total = limits.half_open
+        if files != resource.RLIM_INFINITY:
+            total = min(total, max(MIN_HALF_OPEN, files // 2))
+        self.half_open = HalfOpen(total, min(limits.half_open_per_address, total))
         self.sessions = Sessions(limits.sessions)
         self.devices: dict[str, TargetDevice] = {}
         """By target name."""
@@ -159,8 +167,15 @@ class TargetServer:
     def urls(self) -> list[str]:
         """One URL for each logical unit of each target, in LUN order."""
         addresses = self.addresses()
-        shown = addresses[0] if addresses else _reachable(self.portals[0])
-        return [str(Url(shown, device.name, lun)) for device in self.devices.values() for lun in sorted(device.units)]
+        return self._urls(addresses[0] if addresses else _reachable(self.portals[0]))
+
+    @property
+    def local_urls(self) -> list[str]:
+        """The same by an address of this host, whatever is advertised to others."""
+        return self._urls(_reachable(self.portals[0]))
+
+    def _urls(self, portal: Portal) -> list[str]:
+        return [str(Url(portal, device.name, lun)) for device in self.devices.values() for lun in sorted(device.units)]
 
     # ------------------------------------------------------------------ connections
     async def _accept(self, listener: Listener) -> None:
