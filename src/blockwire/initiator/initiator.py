@@ -19,6 +19,7 @@ from blockwire.initiator.options import Options
 from blockwire.initiator.session import Session
 from blockwire.names import Url, iscsi_name
 from blockwire.net.runtime import Runtime
+from blockwire.trace import Dumps
 
 
 class Initiator:
@@ -55,6 +56,8 @@ class Initiator:
         self.sessions: set[Session] = set()
         self.isids: Isids = isids or RandomIsids()
         """Where sessions get their ISIDs from (RFC 7143 10.1.1)."""
+        self.traces: Dumps | None = None
+        """Where the last PDUs of a session go when its connection breaks or its peer breaks the protocol."""
         self.closed = False
         self._ends_when_idle = ends_when_idle
         self._connecting = 0

@@ -28,6 +28,7 @@ from blockwire.names import Portal, Url, decode_lun
 from blockwire.scsi import cdb
 from blockwire.scsi.inquiry import DeviceType
 from blockwire.scsi.luns import parse_lun_list
+from blockwire.trace.dumps import EVENTS
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.constants import LogoutReason, LogoutResult, Opcode, TaskFunction
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
@@ -293,6 +294,8 @@ class Session:
 
     def _event(self, event: Any) -> None:
         kind = type(event).__name__
+        if kind in EVENTS and self.initiator.traces is not None:
+            self.initiator.traces.write(self.plane, event.session, kind)
         if event.session != self.id and self.state is State.OPEN:
             return  # a straggler of an earlier session
         if kind == "ConnectionLost":
@@ -422,7 +425,7 @@ class Session:
             raise errors.NothingFoundError(
                 f"there is no LUN {lun} on {self.url.target}", code="device.no-such-lun",
                 evidence=f"LUNs: {', '.join(map(str, numbers)) or 'none'}",
-                next=f"list them with `blockwire ls '{self.url.at(lun=None)}'`",
+                next=f"list them with `blockwire ls '{replace(self.url, lun=None)}'`",
             )  # fmt: skip
         if standard.device_type != DeviceType.BLOCK:
             raise errors.DeviceError(

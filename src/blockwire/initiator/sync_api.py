@@ -15,6 +15,7 @@ from blockwire.initiator.isids import kept_isids
 from blockwire.initiator.options import Timers
 from blockwire.names import Portal, Url
 from blockwire.net import control_thread
+from blockwire.trace import Dumps
 
 if TYPE_CHECKING:
     from blockwire.initiator.discovery import Target
@@ -37,6 +38,12 @@ def _initiator(control: control_thread.ControlThread) -> Initiator:
             _default[id(control)] = found
             control.at_end(found.close)
         return found
+
+
+def trace_to(directory: str) -> None:
+    """From now on the last PDUs of a session of this process go to `directory` when something is wrong with it."""
+    dumps = Dumps(directory)
+    _initiator(control_thread.shared()).traces = dumps
 
 
 def open(

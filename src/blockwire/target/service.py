@@ -11,20 +11,25 @@ from blockwire.dataplane.api import DataPlane
 from blockwire.dataplane.dispatch import Dispatch
 from blockwire.net.asyncio_runtime import AsyncioRuntime
 from blockwire.net.runtime import Runtime
-from blockwire.target.events import Observer
+from blockwire.target.events import Observer, TargetEvent
 from blockwire.target.server import TargetServer
+from blockwire.trace import Dumps
 
 _log = logging.getLogger("blockwire.target")
 
 PLANE_SECONDS = 5.0
 """How long the plane's workers may take to end."""
+BROKEN = frozenset({"protocol-violation", "digest-error", "connection-lost"})
+"""Events that a session's trace is written for."""
+ORDERLY_ENDS = frozenset({"logout", "shutdown", "reinstated", "target-reset"})
+"""Ends of a session that it is not written for."""
 
 
 class Service:
     """Use as ``async with Service(configuration) as service: service.server.urls``.
 
     ``workers`` are threads of the data plane; 0 takes one per core, at most four. A ``plane`` that is given is used
-    and left to its owner.
+    and left to its owner. ``trace`` is a directory for the last PDUs of a session that ends badly.
     """
 
     def __init__(
@@ -35,10 +40,12 @@ class Service:
         observe: Observer | None = None,
         plane: DataPlane | None = None,
         runtime: Runtime | None = None,
+        trace: str | None = None,
     ) -> None:
         self.configuration = configuration
         self._workers = workers
-        self._observe = observe
+        self._observer = observe
+        self._traces = Dumps(trace) if trace is not None else None
         self._given = plane
         self._runtime = runtime
         self._plane: DataPlane | None = None
@@ -71,7 +78,7 @@ class Service:
             self._runtime or AsyncioRuntime(),
             host_id=host_id(),
             revision=".".join(blockwire.__version__.split(".")[:2])[:4],
-            observe=self._observe,
+            observe=self._observer if self._traces is None else self._observe,
         )
         try:
             await server.start()
@@ -79,6 +86,15 @@ class Service:
             self._end_plane()
             raise
         self._server = server
+
+    def _observe(self, event: TargetEvent) -> None:
+        broken = event.event in BROKEN or (
+            event.event == "session-down" and event.details.get("reason") not in ORDERLY_ENDS
+        )
+        if broken and self._traces is not None and self._plane is not None:
+            self._traces.write(self._plane, event.details["session"], event.details.get("reason", event.event))
+        if self._observer is not None:
+            self._observer(event)
 
     async def stop(self, drain_seconds: float | None = None) -> None:
         """Drains, closes stores, ends the plane; idempotent."""
