@@ -57,6 +57,8 @@ pub struct Pair {
     pub capacity: usize,
     /// The target asks for this much at a time.
     pub burst: u32,
+    /// Seed of the order in which links have their turns; 0 is one after the other.
+    pub order: u64,
     now: u64,
     cids: u16,
     /// What the links do to PDUs.
@@ -85,6 +87,7 @@ impl Pair {
             chunk: usize::MAX,
             capacity: 4096,
             burst: params.max_burst_length,
+            order: 0,
             now: 0,
             cids: 0,
             faults: None,
@@ -173,7 +176,7 @@ impl Pair {
         loop {
             self.now += 1;
             let mut moved = false;
-            for at in 0..self.links.len() {
+            for at in self.turns() {
                 moved |= self.fill_up(at) | self.fill_down(at);
                 self.failed = at;
                 for down in [false, true] {
@@ -189,6 +192,19 @@ impl Pair {
                 return Ok(true);
             }
         }
+    }
+
+    /// The links in the order of their next turns: one after the other, or mixed by `order`.
+    fn turns(&mut self) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..self.links.len()).collect();
+        if self.order != 0 {
+            for i in (1..all.len()).rev() {
+                self.order = self.order.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                all.swap(i, (self.order >> 33) as usize % (i + 1));
+            }
+            self.order |= 1 << 63;
+        }
+        all
     }
 
     /// As `run`, and lets time pass while requests are unfinished. The error comes with the place of its link.

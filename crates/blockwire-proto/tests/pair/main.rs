@@ -1,6 +1,7 @@
 //! Both ends of the protocol crate against each other, without engine, threads or clock; the data is always compared.
 
 mod both_halves;
+mod connections;
 mod faults;
 mod harness;
 mod losses;
