@@ -470,8 +470,13 @@ fn load_with_verification() {
     let report = rig.plane.run_load(rig.session, &spec, &mut never()).unwrap();
     assert_eq!((report.reads + report.writes, report.errors, report.miscompares), (20_000, 0, 0), "{report:?}");
     assert_eq!(report.histogram_ns.iter().map(|b| b.1).sum::<u64>(), 20_000);
-    // a disk that forgot is noticed
-    rig.target.disk.lock().unwrap().rotate_left(512);
-    let report = rig.plane.run_load(rig.session, &LoadSpec { read_percent: 100, ..spec }, &mut never()).unwrap();
-    assert!(report.miscompares > 0);
+    // a disk that forgets during the run is noticed
+    let disk = &rig.target.disk;
+    let mut forget = || {
+        disk.lock().unwrap().rotate_left(512);
+        false
+    };
+    let spec = LoadSpec { requests: 0, duration: 600_000_000, ..spec };
+    let report = rig.plane.run_load(rig.session, &spec, &mut forget).unwrap();
+    assert!(report.miscompares > 0, "{report:?}");
 }
