@@ -12,7 +12,7 @@ CARGO_TEST := cargo test --workspace --exclude blockwire-py --locked --quiet
 NATIVE_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check build wheel bench peers lock format clean toolchain
+.PHONY: help demo test check build wheel bench fuzz peers lock format clean toolchain
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -43,6 +43,9 @@ bench: build ## speed beside the raw loopback ceiling and the peers (BENCH_ARGS=
 	@scripts/peers --best-effort
 	cargo build --release --locked --quiet -p blockwire-bench-ceiling
 	$(BIN)/python -m bench.run $(BENCH_ARGS)
+
+fuzz: build ## every fuzz target for FUZZ_SECONDS (600), FUZZ_TARGETS (deframer target initiator pair python); needs nightly
+	@scripts/fuzz
 
 peers: ## install the foreign peers of the interop tests (Debian packages), or say what is missing
 	@scripts/peers

@@ -10,6 +10,10 @@ use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
 
+/// PDUs that belong to no task (answers to pings, SNACKs) and wait to be sent on one connection: a target that pings and
+/// does not read cannot make them pile up.
+const MOST_ANSWERS: usize = 256;
+
 impl InitiatorSession {
     /// Queues a keep-alive NOP-Out that asks for an answer (RFC 7143 11.18).
     pub(super) fn ping(&mut self, conn: ConnIndex) {
@@ -67,7 +71,11 @@ impl InitiatorSession {
             let most = connection.params.max_send_data_segment_length as usize;
             let echo = &data[..data.len().min(most)];
             let payload = if echo.is_empty() { Payload::None } else { Payload::Inline(echo.to_vec()) };
-            connection.queue.push(answer, payload, None, 0);
+            let queue = &mut connection.queue;
+            if queue.len() >= MOST_ANSWERS && queue.iter().filter(|pdu| pdu.slot.is_none()).count() >= MOST_ANSWERS {
+                return Err(Fatal::violation("too many NOP-Ins whose answers are not read (RFC 7143 11.18)"));
+            }
+            queue.push(answer, payload, None, 0);
             return Ok(());
         }
         if self.connection(conn).probed && self.tasks.find(bhs.initiator_task_tag()).is_none() {
