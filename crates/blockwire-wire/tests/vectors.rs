@@ -1,88 +1,12 @@
 //! The golden vectors of `tests/vectors`, typed from the RFCs' figures: field by field, and through the deframer.
 
-use std::collections::BTreeMap;
+mod vector_files;
 
 use blockwire_wire::bhs::{
     BIDI_OVERFLOW, BIDI_UNDERFLOW, FINAL, OVERFLOW, READ, STATUS_PRESENT, UNDERFLOW, WRITE, padding,
 };
 use blockwire_wire::{BHS_LEN, Bhs, Deframer, Opcode, Step, crc32c};
-
-/// One vector: plain keys, `'''` blocks as bytes, and the fields.
-#[derive(Default)]
-struct Vector {
-    text: BTreeMap<String, String>,
-    blocks: BTreeMap<String, Vec<u8>>,
-    fields: BTreeMap<String, String>,
-}
-
-impl Vector {
-    fn name(&self) -> &str {
-        &self.text["name"]
-    }
-
-    fn block(&self, key: &str) -> Vec<u8> {
-        self.blocks.get(key).cloned().unwrap_or_default()
-    }
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace()).collect();
-    let pair = |p: &[u8]| u8::from_str_radix(std::str::from_utf8(p).unwrap(), 16).unwrap();
-    digits.chunks(2).map(pair).collect()
-}
-
-fn number(text: &str) -> u64 {
-    text.strip_prefix("0x").map_or_else(|| text.parse().unwrap(), |digits| u64::from_str_radix(digits, 16).unwrap())
-}
-
-/// Reads the plain form that the directory's README describes.
-fn vectors(file: &str) -> Vec<Vector> {
-    let path = format!("{}/../../tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
-    let mut all: Vec<Vector> = Vec::new();
-    let mut fields = false;
-    let mut block: Option<(String, Vec<u8>)> = None;
-    for line in text.lines() {
-        let line = line.split('#').next().unwrap().trim();
-        if let Some((key, mut bytes)) = block.take() {
-            if line == "'''" {
-                all.last_mut().unwrap().blocks.insert(key, bytes);
-            } else {
-                bytes.extend(hex(line));
-                block = Some((key, bytes));
-            }
-            continue;
-        }
-        match line {
-            "" => {}
-            "[[vector]]" => {
-                all.push(Vector::default());
-                fields = false;
-            }
-            "[vector.fields]" => fields = true,
-            _ => {
-                let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("{file}: {line}"));
-                let (key, value) = (key.trim().to_owned(), value.trim().trim_matches('"').to_owned());
-                let vector = all.last_mut().unwrap();
-                if value == "'''" {
-                    block = Some((key, Vec::new()));
-                } else if fields {
-                    vector.fields.insert(key, value);
-                } else {
-                    vector.text.insert(key, value);
-                }
-            }
-        }
-    }
-    assert!(!all.is_empty(), "{file} has no vector");
-    all
-}
-
-fn pdus() -> Vec<Vector> {
-    let mut all = vectors("pdu_requests.toml");
-    all.extend(vectors("pdu_responses.toml"));
-    all
-}
+use vector_files::{hex, number, pdus, vectors};
 
 fn opcode(pdu: &str) -> Opcode {
     match pdu {
@@ -150,6 +74,46 @@ fn field(bhs: &Bhs, pdu: &str, name: &str) -> Option<u64> {
     })
 }
 
+/// The rest of the header fields, which only the control plane reads: (PDU or "" for any, field, first byte, bytes, mask). They are
+/// checked at their place, so that a vector with a mistake is found in both languages.
+const CONTROL_FIELDS: [(&str, &str, usize, usize, u64); 25] = [
+    ("data_in", "acknowledge", 1, 1, 0x40),
+    ("", "continued", 1, 1, 0x40),
+    ("", "transit", 1, 1, 0x80),
+    ("", "csg", 1, 1, 0x0c),
+    ("", "nsg", 1, 1, 0x03),
+    ("", "isid", 8, 6, u64::MAX),
+    ("", "tsih", 14, 2, u64::MAX),
+    ("", "cid", 20, 2, u64::MAX),
+    ("", "status_class", 36, 1, u64::MAX),
+    ("", "status_detail", 37, 1, u64::MAX),
+    ("", "async_event", 36, 1, u64::MAX),
+    ("", "parameter1", 38, 2, u64::MAX),
+    ("", "parameter2", 40, 2, u64::MAX),
+    ("", "parameter3", 42, 2, u64::MAX),
+    ("logout_request", "reason", 1, 1, 0x7f),
+    ("logout_response", "time2wait", 40, 2, u64::MAX),
+    ("logout_response", "time2retain", 42, 2, u64::MAX),
+    ("snack", "type", 1, 1, 0x0f),
+    ("snack", "snack_tag", 20, 4, u64::MAX),
+    ("reject", "data_sn", 36, 4, u64::MAX),
+    // RFC 7144 5.1, 5.2, 6.4
+    ("scsi_command", "priority", 2, 1, 0xf0),
+    ("scsi_response", "status_qualifier", 8, 2, u64::MAX),
+    ("task_management_response", "additional_information", 8, 3, u64::MAX),
+    // in an AHS or across the CDB field: readers of their own
+    ("scsi_command", "cdb", 32, 0, u64::MAX),
+    ("scsi_command", "bidirectional_read_length", 48, 0, u64::MAX),
+];
+
+/// A field of `CONTROL_FIELDS` at its place; None where no number of the header says it.
+fn control_field(bhs: &Bhs, pdu: &str, name: &str) -> Option<u64> {
+    let row = CONTROL_FIELDS.iter().find(|row| row.1 == name && (row.0.is_empty() || row.0 == pdu));
+    let &(_, _, at, len, mask) = row.unwrap_or_else(|| panic!("nobody reads {name} of {pdu}"));
+    let value = bhs.0[at..].iter().take(len).fold(0, |value, byte| value << 8 | u64::from(*byte));
+    (len > 0).then(|| (value & mask) >> if mask == u64::MAX { 0 } else { mask.trailing_zeros() })
+}
+
 #[test]
 fn fields_are_where_the_figures_have_them() {
     let mut checked = 0;
@@ -169,6 +133,17 @@ fn fields_are_where_the_figures_have_them() {
                     digits => number(digits),
                 };
                 assert_eq!(found, expected, "{} of {}", name, vector.name());
+            } else if let Some(found) = control_field(&bhs, pdu, name) {
+                let expected = match value.as_str() {
+                    "true" => 1,
+                    "false" => 0,
+                    digits if name == "isid" => u64::from_str_radix(digits, 16).unwrap(),
+                    digits => number(digits),
+                };
+                assert_eq!(found, expected, "{} of {}", name, vector.name());
+            } else if name == "cdb" {
+                let cdb = [&bhs.cdb()[..], &extended_cdb(&vector.block("ahs"))].concat();
+                assert_eq!(cdb[..hex(value).len()], hex(value), "{}", vector.name());
             } else {
                 continue;
             }
@@ -176,6 +151,14 @@ fn fields_are_where_the_figures_have_them() {
         }
     }
     assert!(checked > 100, "only {checked} fields were known");
+}
+
+/// What an Extended CDB AHS adds (11.2.2.3): AHSLength counts the reserved byte and the CDB bytes.
+fn extended_cdb(ahs: &[u8]) -> Vec<u8> {
+    match ahs {
+        [high, low, 1, _, rest @ ..] => rest[..usize::from(u16::from_be_bytes([*high, *low])) - 1].to_vec(),
+        _ => Vec::new(),
+    }
 }
 
 /// FINAL is bit 7 of byte 1 in every PDU that has it.
@@ -218,11 +201,14 @@ fn a_stream_of_all_in_any_pieces() {
                 stream.extend(crc32c::append(0, &data).to_le_bytes());
             }
         }
-        for size in [1, 2, 3, 5, 47, 48, 49, 1000, stream.len()] {
+        let sizes = [1, 2, 3, 5, 47, 48, 49, 1000, stream.len()];
+        let chunks = sizes.iter().map(|size| stream.chunks(*size).collect::<Vec<_>>());
+        let halves = (0..=stream.len()).map(|cut| vec![&stream[..cut], &stream[cut..]]);
+        for pieces in chunks.chain(halves) {
             let mut deframer = Deframer::new(header_digest, data_digest);
             let mut seen = Vec::new();
             let mut data = Vec::new();
-            for piece in stream.chunks(size) {
+            for piece in pieces {
                 let mut at = 0;
                 loop {
                     let left = deframer.data_remaining() as usize;
@@ -247,7 +233,7 @@ fn a_stream_of_all_in_any_pieces() {
                         Step::Pdu => {
                             seen.push((deframer.bhs().0.to_vec(), deframer.ahs().to_vec(), std::mem::take(&mut data)));
                         }
-                        other => panic!("{other:?} in pieces of {size}"),
+                        other => panic!("{other:?}"),
                     }
                 }
             }
