@@ -28,21 +28,29 @@ impl InitiatorSession {
     /// Fills the gap that the target waits for, if it is one of a request that is gone: RFC 7143 7.3 MUST, by any
     /// command with the same CmdSN. To be called when what the target said of ExpCmdSN is fresh.
     pub(super) fn plug(&mut self, conn: ConnIndex) {
-        let mut next = self.exp_cmd_sn;
+        let next = self.exp_cmd_sn;
         self.holes.retain(|number| serial::less_or_equal(next, *number));
         if self.connections.get(conn).is_none_or(|c| c.as_ref().is_none_or(|c| c.logging_out)) {
             return;
         }
-        while let Some(at) = self.holes.iter().position(|number| *number == next) {
+        if !self.holes.contains(&next) {
+            return;
+        }
+        // The other holes with it, or a connection that carried every second command would cost a ping for each: a number
+        // that the target did get it ignores as a duplicate (4.2.2.1).
+        let mut due = std::mem::take(&mut self.holes);
+        due.sort_unstable_by_key(|number| number.wrapping_sub(next));
+        for (at, number) in due.iter().enumerate() {
             let mut bhs = Bhs::new(Opcode::NopOut, FINAL);
-            bhs.set_cmd_sn(next);
+            bhs.set_cmd_sn(*number);
             bhs.set_exp_stat_sn(self.connection(conn).exp_stat_sn);
             bhs.set_target_transfer_tag(RESERVED_TAG);
-            let Some(slot) = self.own_request(conn, &mut bhs, Kind::Nop, Purpose::Plug) else { return };
-            self.holes.swap_remove(at);
+            let Some(slot) = self.own_request(conn, &mut bhs, Kind::Nop, Purpose::Plug) else {
+                self.holes.extend_from_slice(&due[at..]);
+                return;
+            };
             self.recovered.plugged += 1;
             self.connection(conn).queue.push(bhs, Payload::None, Some(slot), 0);
-            next = next.wrapping_add(1);
         }
     }
 
