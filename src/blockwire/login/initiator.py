@@ -115,7 +115,9 @@ class InitiatorLogin(LoginMachine):
             first.append(("InitiatorAlias", plan.initiator_alias))
         if plan.target_name:
             first.append(("TargetName", plan.target_name))
-        first.append(("SessionType", plan.session_type))
+        if plan.tsih == 0:
+            # 13.21: a leading-only key. Linux's target refuses a further login that has it.
+            first.append(("SessionType", plan.session_type))
         if self._chap is None:
             first.append(("AuthMethod", "None"))
         elif plan.credentials is not None and plan.credentials.target is not None:

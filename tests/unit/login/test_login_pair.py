@@ -187,6 +187,17 @@ def test_a_further_connection() -> None:
     assert initiator.result.max_cmd_sn == 600
 
 
+@pytest.mark.parametrize(
+    ("changes", "there"),
+    [({}, True), ({"tsih": 5, "cid": 2, "session": SESSION.parameters}, False)],
+)
+def test_session_type_goes_with_the_leading_login_alone(changes: dict[str, object], there: bool) -> None:
+    """13.21, Use: LO. Linux's target refuses a further login that names it."""
+    login = InitiatorLogin(plan(**changes), counter())
+    login.start(0.0)
+    assert (b"SessionType=Normal\0" in login.poll_transmit()) is there
+
+
 def test_connection_and_session_reinstatement() -> None:
     policy = Policy(session=SESSION)
     login = InitiatorLogin(plan(tsih=5, cid=1, session=SESSION.parameters, reinstate=True, exp_stat_sn=9), counter())
