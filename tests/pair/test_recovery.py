@@ -19,7 +19,7 @@ from blockwire.testing.memory_link import INITIATOR, TARGET
 from blockwire.testing.stepped_pair import SteppedPair
 from blockwire.testing.tap import PassingPdu
 from blockwire.testing.virtual_network import Faults
-from blockwire.wire.constants import Opcode
+from blockwire.wire.constants import LogoutReason, Opcode
 from tests.pair.exchange import pattern
 from tests.pair.recovery_exchange import (
     boundaries,
@@ -182,6 +182,25 @@ def test_cut_again_while_tasks_are_reassigned(connections: int, end: int) -> Non
                 await work
                 assert seen
                 assert lun.session.reopened == 0
+
+        pair.run(body())
+        assert pair.stored(0, 32768) == expected_after(3)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_connection_that_is_logged_out_for_recovery_on_itself(connections: int) -> None:
+    """11.14: the target answers, closes it, and keeps its tasks."""
+    with recovery_pair(connections, 2) as pair:
+
+        async def body() -> None:
+            async with await pair.open() as lun:
+                work = asyncio.ensure_future(rounds(lun))
+                await asyncio.sleep(0)
+                answer = await lun.session.log_out(LogoutReason.REMOVE_FOR_RECOVERY, 1, on=1)
+                assert answer.response == 0
+                await work
+                assert lun.session.reopened == 0
+                assert lun.session.connections.recovered >= 1
 
         pair.run(body())
         assert pair.stored(0, 32768) == expected_after(3)

@@ -304,7 +304,7 @@ class Session:
                 self.lost(code)
             self.loss = code  # also when a request told of the loss first
         elif kind == "ConnectionClosed":
-            if not self.connections.on_closed(event.cid):
+            if not self.connections.on_closed(event.cid) and not self.connections.on_lost(event.cid, "closed"):
                 self.lost("closed")
         elif kind == "ProtocolViolation":
             _log.warning("%s broke the protocol: %s", self.url.target, event.what)

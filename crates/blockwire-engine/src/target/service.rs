@@ -202,7 +202,10 @@ impl TargetSide {
     fn close_connection(&mut self, core: &mut Core, index: u32, conn: ConnIndex) {
         let Some(session) = self.shared.sessions[index as usize].as_deref() else { return };
         let (id, cid) = (session.id, session.ports[conn].cid);
-        self.take_connection(core, index, conn, ReleaseMode::Terminate);
+        // a logout "for recovery" may come on the very connection (11.14); above it is known whether its tasks end
+        let keeps = session.proto.params().error_recovery_level >= 2;
+        let mode = if keeps { ReleaseMode::Freeze } else { ReleaseMode::Terminate };
+        self.take_connection(core, index, conn, mode);
         core.events.push(Event::ConnectionClosed { session: id, cid });
     }
 
