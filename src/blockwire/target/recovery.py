@@ -95,7 +95,8 @@ class Recovery:
             self.connections.keep(cid, self.seconds, logged_out=True)
         elif not self._session_closing and self.connections.live:
             self._ended_silently(cid)
-        self._look("closed" if reason is None else "logout", "")
+        closing = reason is LogoutReason.CLOSE_CONNECTION
+        self._look("closed" if reason is None else "logout", "", closing=closing)
 
     def _ended_silently(self, cid: int) -> None:
         """The tasks of a connection end without an answer, and their nexuses hear of it (11.14.5)."""
@@ -104,13 +105,14 @@ class Recovery:
         else:
             self._attention(None)  # the plane ended them with the connection
 
-    def _look(self, reason: str, evidence: str) -> None:
-        """Ends the session when nothing is left: 6.3.5, session closure and session timeout."""
+    def _look(self, reason: str, evidence: str, *, closing: bool = False) -> None:
+        """Ends the session when nothing is left: 6.3.5, session timeout, and session closure by the logout of its last
+        connection (``closing``) while nothing waits for cleanup or reassignment."""
         if self.connections.live or self.connections.joining:
             return
         if self._session_closing or not self.connections.remains:
             self._empty(reason, evidence)
-        elif all(left.logged_out for left in self.connections.remains.values()):
+        elif closing and all(left.logged_out for left in self.connections.remains.values()):
             self._runtime.spawn(self._end_if_idle(reason, evidence), "does a task wait for reassignment?")
 
     async def _end_if_idle(self, reason: str, evidence: str) -> None:
