@@ -17,6 +17,8 @@ const BOUND: Nanos = 15 * SECOND;
 /// How long it waits for data, and for commands that are still to come: an initiator that stops sending once it asked for the
 /// abort (as open-iscsi does) has to be answered before its own patience ends.
 const INITIATOR_BOUND: Nanos = 5 * SECOND;
+/// The same for what ends tasks of a whole logical unit: a reset is what one asks for when data does not come.
+const RESET_BOUND: Nanos = SECOND;
 
 /// SAM-5 5.3.1.
 const TASK_ABORTED: u8 = 0x40;
@@ -47,7 +49,9 @@ impl std::fmt::Debug for PendingAbort {
 impl PendingAbort {
     pub(super) fn new(id: u64, scope: AbortScope, now: Nanos, done: AbortDone) -> Self {
         let report = AbortReport { complete: true, ..AbortReport::default() };
-        let (operations, data, deadline, initiator_deadline) = (0, 0, now + BOUND, now + INITIATOR_BOUND);
+        let whole_unit = matches!(scope.target, AbortTarget::LogicalUnit { .. });
+        let patience = if whole_unit { RESET_BOUND } else { INITIATOR_BOUND };
+        let (operations, data, deadline, initiator_deadline) = (0, 0, now + BOUND, now + patience);
         Self { id, scope, report, operations, data, barrier: None, deadline, initiator_deadline, done: Some(done) }
     }
 
