@@ -61,12 +61,7 @@ struct Receiver {
 impl Receiver {
     fn new(message: usize, depth: usize) -> Self {
         let size = (2 * depth * message).max(4 * RECEIVE);
-        Self {
-            area: vec![1; size],
-            position: 0,
-            message,
-            partial: 0,
-        }
+        Self { area: vec![1; size], position: 0, message, partial: 0 }
     }
 
     /// One `recv`; the number of messages it completed, `None` at the end of the stream.
@@ -99,25 +94,14 @@ struct Sender {
 impl Sender {
     fn new(payload: usize) -> Self {
         // Written, not zeroed: pages that were never touched are all the same page of zeros.
-        let source = if payload == 0 {
-            Vec::new()
-        } else {
-            vec![0x5a; SOURCE]
-        };
-        Self {
-            header: [0x21; HEADER],
-            source,
-            position: 0,
-            payload,
-        }
+        let source = if payload == 0 { Vec::new() } else { vec![0x5a; SOURCE] };
+        Self { header: [0x21; HEADER], source, position: 0, payload }
     }
 
     /// Send `count` messages in as few system calls as the limits allow.
     fn send(&mut self, stream: &mut TcpStream, mut count: usize) -> io::Result<()> {
         let per_message = if self.payload == 0 { 1 } else { 2 };
-        let fitting = (MAX_PIECES / per_message)
-            .min(MAX_BYTES / (HEADER + self.payload))
-            .max(1);
+        let fitting = (MAX_PIECES / per_message).min(MAX_BYTES / (HEADER + self.payload)).max(1);
         while count > 0 {
             let now = count.min(fitting);
             let empty = IoSlice::new(&[]);
@@ -130,8 +114,7 @@ impl Sender {
                     if self.position + self.payload > self.source.len() {
                         self.position = 0;
                     }
-                    pieces[used] =
-                        IoSlice::new(&self.source[self.position..self.position + self.payload]);
+                    pieces[used] = IoSlice::new(&self.source[self.position..self.position + self.payload]);
                     used += 1;
                     self.position += self.payload;
                 }
@@ -171,12 +154,7 @@ fn serve(shape: Shape) -> io::Result<()> {
     while let Some(complete) = receiver.receive(&mut stream)? {
         match sender.send(&mut stream, complete) {
             Ok(()) => served += complete as u64,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
                 break;
             }
             Err(error) => return Err(error),
@@ -197,29 +175,11 @@ fn measure(shape: Shape, duration: Duration, server_cpu: Option<&str>) -> io::Re
         }
         None => Command::new(&own),
     };
-    command.args([
-        "--server",
-        "--rw",
-        if shape.write { "write" } else { "read" },
-    ]);
-    command.args([
-        "--bs",
-        &shape.block.to_string(),
-        "--qd",
-        &shape.depth.to_string(),
-    ]);
+    command.args(["--server", "--rw", if shape.write { "write" } else { "read" }]);
+    command.args(["--bs", &shape.block.to_string(), "--qd", &shape.depth.to_string()]);
     let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let mut said = BufReader::new(
-        child
-            .stdout
-            .take()
-            .ok_or_else(|| io::Error::other("no pipe"))?,
-    )
-    .lines();
-    let mut next_line = || {
-        said.next()
-            .ok_or_else(|| io::Error::other("the server ended early"))?
-    };
+    let mut said = BufReader::new(child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?).lines();
+    let mut next_line = || said.next().ok_or_else(|| io::Error::other("the server ended early"))?;
     let port: u16 = next_line()?.parse().map_err(io::Error::other)?;
 
     let mut receiver = Receiver::new(shape.response(), shape.depth);
@@ -232,19 +192,14 @@ fn measure(shape: Shape, duration: Duration, server_cpu: Option<&str>) -> io::Re
     let mut run = |stream: &mut TcpStream, duration: Duration| -> io::Result<(u64, f64, f64)> {
         let (start, cpu, before) = (Instant::now(), cpu_seconds()?, completed);
         loop {
-            let complete = receiver
-                .receive(stream)?
-                .ok_or_else(|| io::Error::other("the server closed the connection"))?;
+            let complete =
+                receiver.receive(stream)?.ok_or_else(|| io::Error::other("the server closed the connection"))?;
             completed += complete as u64;
             sender.send(stream, complete)?;
             // A clock reading is some 25 ns, once a turn.
             let elapsed = start.elapsed();
             if elapsed >= duration {
-                return Ok((
-                    completed - before,
-                    elapsed.as_secs_f64(),
-                    cpu_seconds()? - cpu,
-                ));
+                return Ok((completed - before, elapsed.as_secs_f64(), cpu_seconds()? - cpu));
             }
         }
     };
@@ -272,8 +227,7 @@ fn measure(shape: Shape, duration: Duration, server_cpu: Option<&str>) -> io::Re
     Ok(())
 }
 
-const USAGE: &str =
-    "blockwire-bench-ceiling --rw read|write --bs BYTES --qd DEPTH --time SECONDS [--server-cpu N]";
+const USAGE: &str = "blockwire-bench-ceiling --rw read|write --bs BYTES --qd DEPTH --time SECONDS [--server-cpu N]";
 
 fn run() -> Result<(), String> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -282,9 +236,7 @@ fn run() -> Result<(), String> {
         arguments.get(at + 1).map(String::as_str)
     };
     let number = |name: &str, default: usize| match option(name) {
-        Some(text) => text
-            .parse::<usize>()
-            .map_err(|_| format!("{name} {text}: not a number\n{USAGE}")),
+        Some(text) => text.parse::<usize>().map_err(|_| format!("{name} {text}: not a number\n{USAGE}")),
         None => Ok(default),
     };
     let write = match option("--rw") {
@@ -292,11 +244,7 @@ fn run() -> Result<(), String> {
         Some("write") => true,
         Some(other) => return Err(format!("--rw {other}: read or write\n{USAGE}")),
     };
-    let shape = Shape {
-        write,
-        block: number("--bs", 4096)?,
-        depth: number("--qd", 32)?,
-    };
+    let shape = Shape { write, block: number("--bs", 4096)?, depth: number("--qd", 32)? };
     if shape.block == 0 || shape.block > SOURCE || shape.depth == 0 || shape.depth > 4096 {
         return Err(format!("--bs is 1 to {SOURCE}, --qd 1 to 4096\n{USAGE}"));
     }
@@ -304,16 +252,10 @@ fn run() -> Result<(), String> {
         serve(shape)
     } else {
         let seconds: f64 = match option("--time") {
-            Some(text) => text
-                .parse()
-                .map_err(|_| format!("--time {text}: not a number\n{USAGE}"))?,
+            Some(text) => text.parse().map_err(|_| format!("--time {text}: not a number\n{USAGE}"))?,
             None => 2.0,
         };
-        measure(
-            shape,
-            Duration::from_secs_f64(seconds.clamp(0.01, 3600.0)),
-            option("--server-cpu"),
-        )
+        measure(shape, Duration::from_secs_f64(seconds.clamp(0.01, 3600.0)), option("--server-cpu"))
     };
     result.map_err(|error| error.to_string())
 }

@@ -21,7 +21,12 @@ pub enum Direction {
 pub enum Payload {
     None,
     /// `len` bytes at `offset` of a task's transfer.
-    Task { slot: Slot, direction: Direction, offset: u32, len: u32 },
+    Task {
+        slot: Slot,
+        direction: Direction,
+        offset: u32,
+        len: u32,
+    },
     /// Bytes of the PDU's own: sense data, text, ping data.
     Inline(Vec<u8>),
 }
@@ -180,7 +185,17 @@ impl SendQueue {
         }
         let digest = self.data_digest && len > 0;
         let trailer_len = padding(len) as u8 + if digest { 4 } else { 0 };
-        let pdu = OutPdu { header, header_len, ahs, payload, trailer: [0; 8], trailer_len, digest_pending: digest, slot, mark };
+        let pdu = OutPdu {
+            header,
+            header_len,
+            ahs,
+            payload,
+            trailer: [0; 8],
+            trailer_len,
+            digest_pending: digest,
+            slot,
+            mark,
+        };
         self.unsent += pdu.wire_len();
         self.pdus.push_back(pdu);
     }

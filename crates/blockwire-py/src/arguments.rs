@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use blockwire_engine::calls::{
-    AbortScope, AbortTarget, Answer, Change, CommandClass, Effects, Gate, Handoff, ReleaseMode,
-    SessionSpec,
+    AbortScope, AbortTarget, Answer, Change, CommandClass, Effects, Gate, Handoff, ReleaseMode, SessionSpec,
 };
 use blockwire_engine::plane::{LunRequest, StoreCall, StoreRequest};
 use blockwire_engine::transport::TransportHandle;
@@ -38,25 +37,16 @@ fn seconds(value: f64) -> u64 {
 pub fn store_request(spec: &Bound<'_, PyAny>) -> PyResult<StoreRequest> {
     let mut extra = text_map(&spec.getattr("options")?)?;
     let serial = extra.remove("serial");
-    let direct = extra
-        .remove("direct")
-        .is_some_and(|v| !matches!(v.as_str(), "0" | "no" | "false"));
+    let direct = extra.remove("direct").is_some_and(|v| !matches!(v.as_str(), "0" | "no" | "false"));
     let filters: Vec<(String, Bound<'_, PyAny>)> = attribute(spec, "filters")?;
     let mut list = Vec::new();
     // Python names them from the store upwards; the store crate wants the outermost first.
     for (name, options) in filters.iter().rev() {
-        list.push(FilterSpec {
-            name: name.clone(),
-            params: text_map(options)?,
-        });
+        list.push(FilterSpec { name: name.clone(), params: text_map(options)? });
     }
     let scheme: String = attribute(spec, "scheme")?;
     Ok(StoreRequest {
-        scheme: if scheme == "block" {
-            "file".to_owned()
-        } else {
-            scheme
-        },
+        scheme: if scheme == "block" { "file".to_owned() } else { scheme },
         path: attribute(spec, "path")?,
         options: OpenOptions {
             read_only: attribute(spec, "read_only")?,
@@ -70,26 +60,15 @@ pub fn store_request(spec: &Bound<'_, PyAny>) -> PyResult<StoreRequest> {
     })
 }
 
-pub fn store_call(
-    kind: u8,
-    offset: u64,
-    length: u64,
-    data: Vec<u8>,
-    to: u64,
-) -> PyResult<StoreCall> {
+pub fn store_call(kind: u8, offset: u64, length: u64, data: Vec<u8>, to: u64) -> PyResult<StoreCall> {
     Ok(match kind {
         0 => StoreCall::Geometry,
         1 => StoreCall::Read {
             offset,
-            length: u32::try_from(length)
-                .map_err(|_| PyValueError::new_err("a store read is at most 4 GiB long"))?,
+            length: u32::try_from(length).map_err(|_| PyValueError::new_err("a store read is at most 4 GiB long"))?,
         },
         2 => StoreCall::Write { offset, data },
-        3 => StoreCall::Copy {
-            from: offset,
-            to,
-            length,
-        },
+        3 => StoreCall::Copy { from: offset, to, length },
         4 => StoreCall::Zero { offset, length },
         5 => StoreCall::Punch { offset, length },
         6 => StoreCall::Flush,
@@ -117,9 +96,7 @@ pub fn session_spec(spec: &Bound<'_, PyAny>) -> PyResult<(SessionSpec, bool)> {
         },
         initiator_name: attribute(spec, "initiator_name")?,
         target_name: attribute(spec, "target_name")?,
-        isid: isid
-            .try_into()
-            .map_err(|_| PyValueError::new_err("an ISID has 6 bytes"))?,
+        isid: isid.try_into().map_err(|_| PyValueError::new_err("an ISID has 6 bytes"))?,
         tsih: attribute(spec, "tsih")?,
         max_connections: attribute(spec, "max_connections")?,
         cmd_sn: attribute(spec, "cmd_sn")?,
@@ -135,14 +112,11 @@ pub fn handoff(value: &Bound<'_, PyAny>) -> PyResult<Handoff> {
     let descriptor: i64 = attribute(&transport, "descriptor")?;
     let transport = match kind.as_str() {
         "tcp" => TransportHandle::Tcp(
-            i32::try_from(descriptor)
-                .map_err(|_| PyValueError::new_err("a descriptor fits in 31 bits"))?,
+            i32::try_from(descriptor).map_err(|_| PyValueError::new_err("a descriptor fits in 31 bits"))?,
         ),
         "memory" => TransportHandle::Memory(descriptor),
         other => {
-            return Err(PyValueError::new_err(format!(
-                "the plane carries no {other} transport"
-            )));
+            return Err(PyValueError::new_err(format!("the plane carries no {other} transport")));
         }
     };
     Ok(Handoff {
@@ -186,8 +160,7 @@ pub fn gates(value: &Bound<'_, PyAny>) -> PyResult<Vec<(CommandClass, Gate)>> {
     let mut out = Vec::new();
     for item in value.cast::<PyMapping>()?.items()?.iter() {
         let (class, value): (u8, Bound<'_, PyAny>) = item.extract()?;
-        let class = CommandClass::from_number(class)
-            .ok_or_else(|| PyValueError::new_err("unknown command class"))?;
+        let class = CommandClass::from_number(class).ok_or_else(|| PyValueError::new_err("unknown command class"))?;
         out.push((class, gate(&value)?));
     }
     Ok(out)
@@ -220,13 +193,8 @@ pub fn abort_scope(scope: &Bound<'_, PyAny>, semantics: &Bound<'_, PyAny>) -> Py
             initiator_task_tag: attribute(scope, "initiator_task_tag")?,
             ref_cmd_sn: attribute(scope, "ref_cmd_sn")?,
         },
-        "task-set" => AbortTarget::TaskSet {
-            session,
-            lun: attribute(scope, "lun")?,
-        },
-        "logical-unit" => AbortTarget::LogicalUnit {
-            store: attribute(scope, "store")?,
-        },
+        "task-set" => AbortTarget::TaskSet { session, lun: attribute(scope, "lun")? },
+        "logical-unit" => AbortTarget::LogicalUnit { store: attribute(scope, "store")? },
         _ => AbortTarget::Nexus { session },
     };
     Ok(AbortScope {
@@ -241,9 +209,7 @@ pub fn abort_scope(scope: &Bound<'_, PyAny>, semantics: &Bound<'_, PyAny>) -> Py
 }
 
 pub fn header(bytes: &[u8]) -> PyResult<[u8; 48]> {
-    bytes
-        .try_into()
-        .map_err(|_| PyValueError::new_err("a basic header segment has 48 bytes"))
+    bytes.try_into().map_err(|_| PyValueError::new_err("a basic header segment has 48 bytes"))
 }
 
 pub fn answer(value: &Bound<'_, PyAny>) -> PyResult<Answer> {
@@ -256,20 +222,13 @@ pub fn answer(value: &Bound<'_, PyAny>) -> PyResult<Answer> {
             data: attribute(value, "data")?,
         })
     } else if value.is_instance(&module.getattr("ResponsePdu")?)? {
-        Ok(Answer::Pdu {
-            header: header(&attribute::<Vec<u8>>(value, "header")?)?,
-            data: attribute(value, "data")?,
-        })
+        Ok(Answer::Pdu { header: header(&attribute::<Vec<u8>>(value, "header")?)?, data: attribute(value, "data")? })
     } else if value.is_instance(&module.getattr("Collect")?)? {
-        Ok(Answer::Collect {
-            length: attribute(value, "length")?,
-        })
+        Ok(Answer::Collect { length: attribute(value, "length")? })
     } else if value.is_instance(&module.getattr("Resume")?)? {
         Ok(Answer::Resume)
     } else {
-        Err(PyValueError::new_err(
-            "an answer is Collect, Resume, Status or ResponsePdu",
-        ))
+        Err(PyValueError::new_err("an answer is Collect, Resume, Status or ResponsePdu"))
     }
 }
 
@@ -287,9 +246,7 @@ pub fn effects(value: &Bound<'_, PyAny>) -> PyResult<Effects> {
             "max_recv_data_segment_length" => out.max_recv_data_segment_length = Some(number),
             "max_send_data_segment_length" => out.max_send_data_segment_length = Some(number),
             other => {
-                return Err(PyValueError::new_err(format!(
-                    "{other} does not change with a response"
-                )));
+                return Err(PyValueError::new_err(format!("{other} does not change with a response")));
             }
         }
     }
@@ -311,9 +268,7 @@ pub fn changes(value: &Bound<'_, PyAny>) -> PyResult<Vec<Change>> {
             "round_robin" => Change::RoundRobin(number != 0.0),
             "shuffle_seed" => Change::Shuffle(number as u64),
             other => {
-                return Err(PyValueError::new_err(format!(
-                    "{other} cannot be changed on a live connection"
-                )));
+                return Err(PyValueError::new_err(format!("{other} cannot be changed on a live connection")));
             }
         });
     }

@@ -45,11 +45,7 @@ fn length(len: usize) -> PyResult<u32> {
 }
 
 fn contiguous(buffer: &PyBuffer<u8>) -> PyResult<()> {
-    if buffer.is_c_contiguous() {
-        Ok(())
-    } else {
-        Err(PyBufferError::new_err("the buffer must be contiguous"))
-    }
+    if buffer.is_c_contiguous() { Ok(()) } else { Err(PyBufferError::new_err("the buffer must be contiguous")) }
 }
 
 /// Data for the target: `bytes` and read-only exporters in place, a writable exporter copied unless `borrow`.
@@ -89,9 +85,7 @@ pub fn incoming(object: &Bound<'_, PyAny>) -> PyResult<(Memory, Pin)> {
     let buffer = PyBuffer::<u8>::get(object)?;
     contiguous(&buffer)?;
     if buffer.readonly() {
-        return Err(PyTypeError::new_err(
-            "the buffer to read into must be writable",
-        ));
+        return Err(PyTypeError::new_err("the buffer to read into must be writable"));
     }
     let len = length(buffer.len_bytes())?;
     // SAFETY: the export holds the memory in place until the pin is dropped; the caller leaves it alone until then, as documented.

@@ -29,15 +29,7 @@ impl TaskDone {
 }
 
 fn failure<'py>(py: Python<'py>, failure: &Failure) -> PyResult<Bound<'py, PyAny>> {
-    api::make(
-        py,
-        "Failure",
-        (
-            failure.code.as_str(),
-            failure.message.as_str(),
-            failure.errno,
-        ),
-    )
+    api::make(py, "Failure", (failure.code.as_str(), failure.message.as_str(), failure.errno))
 }
 
 fn store_info<'py>(py: Python<'py>, info: &StoreInfo) -> PyResult<Bound<'py, PyAny>> {
@@ -59,43 +51,19 @@ fn transport<'py>(py: Python<'py>, handle: TransportHandle) -> PyResult<Bound<'p
     let kinds = api::module(py)?.getattr("TransportKind")?;
     match handle {
         TransportHandle::Tcp(fd) => api::make(py, "TransportHandle", (kinds.getattr("TCP")?, fd)),
-        TransportHandle::Memory(id) => {
-            api::make(py, "TransportHandle", (kinds.getattr("MEMORY")?, id))
-        }
+        TransportHandle::Memory(id) => api::make(py, "TransportHandle", (kinds.getattr("MEMORY")?, id)),
     }
 }
 
 fn released<'py>(py: Python<'py>, value: &Released) -> PyResult<Bound<'py, PyAny>> {
-    let handle = value
-        .transport
-        .map(|handle| transport(py, handle))
-        .transpose()?;
+    let handle = value.transport.map(|handle| transport(py, handle)).transpose()?;
     let over_read = PyBytes::new(py, &value.over_read);
-    api::make(
-        py,
-        "ReleasedConnection",
-        (
-            handle,
-            over_read,
-            value.stat_sn,
-            value.exp_stat_sn,
-            value.frozen_tasks,
-        ),
-    )
+    api::make(py, "ReleasedConnection", (handle, over_read, value.stat_sn, value.exp_stat_sn, value.frozen_tasks))
 }
 
 fn aborted<'py>(py: Python<'py>, report: &AbortReport) -> PyResult<Bound<'py, PyAny>> {
     let affected = PyTuple::new(py, &report.affected)?;
-    api::make(
-        py,
-        "AbortReport",
-        (
-            affected,
-            report.found,
-            report.complete,
-            report.already_responded,
-        ),
-    )
+    api::make(py, "AbortReport", (affected, report.found, report.complete, report.already_responded))
 }
 
 fn views<'py>(py: Python<'py>, tasks: &[TaskView]) -> PyResult<Bound<'py, PyAny>> {
@@ -117,11 +85,7 @@ fn views<'py>(py: Python<'py>, tasks: &[TaskView]) -> PyResult<Bound<'py, PyAny>
     Ok(PyTuple::new(py, all)?.into_any())
 }
 
-fn op_done<'py>(
-    py: Python<'py>,
-    op: u64,
-    result: &Result<OpResult, Failure>,
-) -> PyResult<Bound<'py, PyAny>> {
+fn op_done<'py>(py: Python<'py>, op: u64, result: &Result<OpResult, Failure>) -> PyResult<Bound<'py, PyAny>> {
     let value = match result {
         Ok(OpResult::None) => py.None().into_bound(py),
         Ok(OpResult::Bytes(bytes)) => PyBytes::new(py, bytes).into_any(),
@@ -174,87 +138,27 @@ pub fn object<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyAny>
             keywords.set_item("immediate", immediate)?;
             api::make_with(py, "CommandForControl", PyTuple::empty(py), &keywords)
         }
-        Event::ControlPdu {
-            session,
-            cid,
-            header,
-            data,
-            tag,
-            token,
-        } => {
+        Event::ControlPdu { session, cid, header, data, tag, token } => {
             let (header, data) = (PyBytes::new(py, header), PyBytes::new(py, data));
-            api::make(
-                py,
-                "ControlPdu",
-                (*session, *cid, header, data, *tag, *token),
-            )
+            api::make(py, "ControlPdu", (*session, *cid, header, data, *tag, *token))
         }
         Event::TaskDone(done) => {
             let sense = PyBytes::new(py, &done.sense).unbind();
-            let (token, status, residual, code) =
-                (done.token, done.status, done.residual, done.code);
-            Ok(Bound::new(
-                py,
-                TaskDone {
-                    token,
-                    status,
-                    sense,
-                    residual,
-                    data: None,
-                    code,
-                },
-            )?
-            .into_any())
+            let (token, status, residual, code) = (done.token, done.status, done.residual, done.code);
+            Ok(Bound::new(py, TaskDone { token, status, sense, residual, data: None, code })?.into_any())
         }
-        Event::ConnectionLost {
-            session,
-            cid,
-            code,
-            evidence,
-            errno,
-            frozen_tasks,
-        } => api::make(
-            py,
-            "ConnectionLost",
-            (
-                *session,
-                *cid,
-                *code,
-                evidence.as_str(),
-                *errno,
-                *frozen_tasks,
-            ),
-        ),
-        Event::ConnectionClosed { session, cid } => {
-            api::make(py, "ConnectionClosed", (*session, *cid))
+        Event::ConnectionLost { session, cid, code, evidence, errno, frozen_tasks } => {
+            api::make(py, "ConnectionLost", (*session, *cid, *code, evidence.as_str(), *errno, *frozen_tasks))
         }
-        Event::DigestFailure {
-            session,
-            cid,
-            header_digest,
-            header,
-        } => {
+        Event::ConnectionClosed { session, cid } => api::make(py, "ConnectionClosed", (*session, *cid)),
+        Event::DigestFailure { session, cid, header_digest, header } => {
             let kind = if *header_digest { "header" } else { "data" };
-            api::make(
-                py,
-                "DigestFailure",
-                (*session, *cid, kind, PyBytes::new(py, header)),
-            )
+            api::make(py, "DigestFailure", (*session, *cid, kind, PyBytes::new(py, header)))
         }
-        Event::ProtocolViolation {
-            session,
-            cid,
-            what,
-            header,
-        } => api::make(
-            py,
-            "ProtocolViolation",
-            (*session, *cid, what.as_str(), PyBytes::new(py, header)),
-        ),
-        Event::StoreFault {
-            store,
-            failure: error,
-        } => api::make(py, "StoreFault", (*store, failure(py, error)?)),
+        Event::ProtocolViolation { session, cid, what, header } => {
+            api::make(py, "ProtocolViolation", (*session, *cid, what.as_str(), PyBytes::new(py, header)))
+        }
+        Event::StoreFault { store, failure: error } => api::make(py, "StoreFault", (*store, failure(py, error)?)),
         Event::StoreChanged { store, size } => api::make(py, "StoreChanged", (*store, *size)),
         Event::AckNeeded { session, cid } => api::make(py, "AckNeeded", (*session, *cid)),
     }

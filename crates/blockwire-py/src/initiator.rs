@@ -46,53 +46,27 @@ fn timeout(seconds: f64) -> Option<Duration> {
     (seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(1e9)))
 }
 
-fn block_request(
-    kind: u8,
-    lba: u64,
-    blocks: u32,
-    block_size: u32,
-    fua: bool,
-) -> PyResult<BlockRequest> {
-    let kind = IoKind::from_number(kind)
-        .ok_or_else(|| PyValueError::new_err("unknown kind of block request"))?;
-    Ok(BlockRequest {
-        kind,
-        lba,
-        blocks,
-        block_size,
-        fua,
-    })
+fn block_request(kind: u8, lba: u64, blocks: u32, block_size: u32, fua: bool) -> PyResult<BlockRequest> {
+    let kind = IoKind::from_number(kind).ok_or_else(|| PyValueError::new_err("unknown kind of block request"))?;
+    Ok(BlockRequest { kind, lba, blocks, block_size, fua })
 }
 
 /// The buffers of a block request: READ without a buffer gets a new `bytes` object.
 fn block_buffers(
-    py: Python<'_>,
-    io: &BlockRequest,
-    buffer: Option<&Bound<'_, PyAny>>,
-    borrow: bool,
+    py: Python<'_>, io: &BlockRequest, buffer: Option<&Bound<'_, PyAny>>, borrow: bool,
 ) -> PyResult<(Memory, Pins)> {
     let buffer = buffer.filter(|b| !b.is_none());
     let ((memory, pin), read) = match (io.kind, buffer) {
         (IoKind::Read, None) => {
             let len = u64::from(io.blocks) * u64::from(io.block_size);
-            let len = u32::try_from(len)
-                .map_err(|_| PyValueError::new_err("a request is shorter than 4 GiB"))?;
+            let len = u32::try_from(len).map_err(|_| PyValueError::new_err("a request is shorter than 4 GiB"))?;
             (buffers::fresh(py, len)?, true)
         }
         (IoKind::Read, Some(buffer)) => (buffers::incoming(buffer)?, true),
         (_, buffer) => (buffers::outgoing(buffer, borrow)?, false),
     };
-    let pins = if read {
-        Pins {
-            data_out: Pin::None,
-            data_in: pin,
-        }
-    } else {
-        Pins {
-            data_out: pin,
-            data_in: Pin::None,
-        }
-    };
+    let pins =
+        if read { Pins { data_out: Pin::None, data_in: pin } } else { Pins { data_out: pin, data_in: Pin::None } };
     Ok((memory, pins))
 }
 
@@ -104,10 +78,7 @@ struct Command {
 
 /// The buffers of any command: `data_in` is a length or a writable buffer.
 fn command_buffers(
-    py: Python<'_>,
-    data_out: Option<&Bound<'_, PyAny>>,
-    data_in: Option<&Bound<'_, PyAny>>,
-    borrow: bool,
+    py: Python<'_>, data_out: Option<&Bound<'_, PyAny>>, data_in: Option<&Bound<'_, PyAny>>, borrow: bool,
 ) -> PyResult<Command> {
     let (out_memory, out_pin) = buffers::outgoing(data_out, borrow)?;
     let (in_memory, in_pin) = match data_in.filter(|d| !d.is_none()) {
@@ -118,32 +89,17 @@ fn command_buffers(
             Err(_) => buffers::incoming(value)?,
         },
     };
-    Ok(Command {
-        data_out: out_memory,
-        data_in: in_memory,
-        pins: Pins {
-            data_out: out_pin,
-            data_in: in_pin,
-        },
-    })
+    Ok(Command { data_out: out_memory, data_in: in_memory, pins: Pins { data_out: out_pin, data_in: in_pin } })
 }
 
 impl Plane {
     /// Makes the Python object of an ended request and lets go of its buffers.
-    pub fn task_done<'py>(
-        &self,
-        py: Python<'py>,
-        done: engine::TaskDone,
-    ) -> PyResult<Bound<'py, TaskDone>> {
+    pub fn task_done<'py>(&self, py: Python<'py>, done: engine::TaskDone) -> PyResult<Bound<'py, TaskDone>> {
         let pins = self.pins.take(done.token);
         Self::ended(py, done, pins)
     }
 
-    fn ended<'py>(
-        py: Python<'py>,
-        done: engine::TaskDone,
-        pins: Option<Pins>,
-    ) -> PyResult<Bound<'py, TaskDone>> {
+    fn ended<'py>(py: Python<'py>, done: engine::TaskDone, pins: Option<Pins>) -> PyResult<Bound<'py, TaskDone>> {
         let mut data = pins.and_then(Pins::into_result);
         if !done.code.is_empty() || done.status != 0 && done.residual <= 0 {
             data = None; // what was received, if anything, is not known to be whole
@@ -151,16 +107,10 @@ impl Plane {
             && done.residual > 0
         {
             let whole = bytes.bind(py).as_bytes();
-            let len = whole
-                .len()
-                .saturating_sub(usize::try_from(done.residual).unwrap_or(usize::MAX));
+            let len = whole.len().saturating_sub(usize::try_from(done.residual).unwrap_or(usize::MAX));
             data = Some(PyBytes::new(py, &whole[..len]).unbind());
         }
-        let sense = if done.sense.is_empty() {
-            PyBytes::new(py, b"")
-        } else {
-            PyBytes::new(py, &done.sense)
-        };
+        let sense = if done.sense.is_empty() { PyBytes::new(py, b"") } else { PyBytes::new(py, &done.sense) };
         Bound::new(
             py,
             TaskDone {
@@ -187,33 +137,11 @@ impl Plane {
 
     #[pyo3(signature = (session, lun, cdb, data_out = None, data_in = None, *, attribute = 1, immediate = false, cid = None, queue = 0, borrow = false))]
     fn submit(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        lun: u64,
-        cdb: &[u8],
-        data_out: Option<&Bound<'_, PyAny>>,
-        data_in: Option<&Bound<'_, PyAny>>,
-        attribute: u8,
-        immediate: bool,
-        cid: Option<u16>,
-        queue: u64,
-        borrow: bool,
+        &self, py: Python<'_>, session: u64, lun: u64, cdb: &[u8], data_out: Option<&Bound<'_, PyAny>>,
+        data_in: Option<&Bound<'_, PyAny>>, attribute: u8, immediate: bool, cid: Option<u16>, queue: u64, borrow: bool,
     ) -> PyResult<u64> {
-        let Command {
-            data_out,
-            data_in,
-            pins,
-        } = command_buffers(py, data_out, data_in, borrow)?;
-        let request = CommandRequest {
-            lun,
-            cdb,
-            attribute,
-            immediate,
-            data_out,
-            data_in,
-            cid,
-        };
+        let Command { data_out, data_in, pins } = command_buffers(py, data_out, data_in, borrow)?;
+        let request = CommandRequest { lun, cdb, attribute, immediate, data_out, data_in, cid };
         let token = self.engine.token();
         self.pins.keep(token, pins);
         let engine = &self.engine;
@@ -226,18 +154,8 @@ impl Plane {
 
     #[pyo3(signature = (session, lun, kind, lba, blocks, block_size, buffer = None, *, fua = false, queue = 0, borrow = false))]
     fn submit_io(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        lun: u64,
-        kind: u8,
-        lba: u64,
-        blocks: u32,
-        block_size: u32,
-        buffer: Option<&Bound<'_, PyAny>>,
-        fua: bool,
-        queue: u64,
-        borrow: bool,
+        &self, py: Python<'_>, session: u64, lun: u64, kind: u8, lba: u64, blocks: u32, block_size: u32,
+        buffer: Option<&Bound<'_, PyAny>>, fua: bool, queue: u64, borrow: bool,
     ) -> PyResult<u64> {
         let io = block_request(kind, lba, blocks, block_size, fua)?;
         let (memory, pins) = block_buffers(py, &io, buffer, borrow)?;
@@ -253,53 +171,23 @@ impl Plane {
 
     #[pyo3(signature = (session, lun, cdb, data_out = None, data_in = None, *, attribute = 1, timeout = 0.0))]
     fn execute<'py>(
-        &self,
-        py: Python<'py>,
-        session: u64,
-        lun: u64,
-        cdb: &[u8],
-        data_out: Option<&Bound<'_, PyAny>>,
-        data_in: Option<&Bound<'_, PyAny>>,
-        attribute: u8,
-        timeout: f64,
+        &self, py: Python<'py>, session: u64, lun: u64, cdb: &[u8], data_out: Option<&Bound<'_, PyAny>>,
+        data_in: Option<&Bound<'_, PyAny>>, attribute: u8, timeout: f64,
     ) -> PyResult<Bound<'py, TaskDone>> {
-        let Command {
-            data_out,
-            data_in,
-            pins,
-        } = command_buffers(py, data_out, data_in, false)?;
-        let request = CommandRequest {
-            lun,
-            cdb,
-            attribute,
-            immediate: false,
-            data_out,
-            data_in,
-            cid: None,
-        };
+        let Command { data_out, data_in, pins } = command_buffers(py, data_out, data_in, false)?;
+        let request = CommandRequest { lun, cdb, attribute, immediate: false, data_out, data_in, cid: None };
         let token = self.engine.token();
         let limit = self::timeout(timeout);
         let mut raised = None;
         let (engine, raise) = (&self.engine, &mut raised);
-        let result = py.detach(move || {
-            engine.execute(session, token, &request, limit, &mut || signals(raise))
-        });
+        let result = py.detach(move || engine.execute(session, token, &request, limit, &mut || signals(raise)));
         self.executed(py, token, result, pins, raised)
     }
 
     #[pyo3(signature = (session, lun, kind, lba, blocks, block_size, buffer = None, *, fua = false, timeout = 0.0))]
     fn execute_io<'py>(
-        &self,
-        py: Python<'py>,
-        session: u64,
-        lun: u64,
-        kind: u8,
-        lba: u64,
-        blocks: u32,
-        block_size: u32,
-        buffer: Option<&Bound<'_, PyAny>>,
-        fua: bool,
-        timeout: f64,
+        &self, py: Python<'py>, session: u64, lun: u64, kind: u8, lba: u64, blocks: u32, block_size: u32,
+        buffer: Option<&Bound<'_, PyAny>>, fua: bool, timeout: f64,
     ) -> PyResult<Bound<'py, TaskDone>> {
         let io = block_request(kind, lba, blocks, block_size, fua)?;
         // The caller waits here and cannot touch its buffer meanwhile: a writable one is used in place.
@@ -308,34 +196,17 @@ impl Plane {
         let limit = self::timeout(timeout);
         let mut raised = None;
         let (engine, raise) = (&self.engine, &mut raised);
-        let result = py.detach(move || {
-            engine.execute_io(session, token, lun, &io, memory, limit, &mut || {
-                signals(raise)
-            })
-        });
+        let result =
+            py.detach(move || engine.execute_io(session, token, lun, &io, memory, limit, &mut || signals(raise)));
         self.executed(py, token, result, pins, raised)
     }
 
     #[pyo3(signature = (queue, minimum, timeout = -1.0))]
-    fn wait<'py>(
-        &self,
-        py: Python<'py>,
-        queue: u64,
-        minimum: usize,
-        timeout: f64,
-    ) -> PyResult<Bound<'py, PyList>> {
+    fn wait<'py>(&self, py: Python<'py>, queue: u64, minimum: usize, timeout: f64) -> PyResult<Bound<'py, PyList>> {
         let mut done = Vec::new();
         let mut raised = None;
         let limit = (timeout >= 0.0).then(|| Duration::from_secs_f64(timeout.min(1e9)));
-        let result = py.detach(|| {
-            self.engine.wait(
-                queue,
-                minimum,
-                limit,
-                &mut || signals(&mut raised),
-                &mut done,
-            )
-        });
+        let result = py.detach(|| self.engine.wait(queue, minimum, limit, &mut || signals(&mut raised), &mut done));
         api::raised(py, result)?;
         if let Some(error) = raised {
             // Nothing that ended may be lost: it comes as events instead.
@@ -356,27 +227,12 @@ impl Plane {
     }
 
     #[pyo3(signature = (session, cid, header, data = Vec::new()))]
-    fn send_pdu(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        cid: Option<u16>,
-        header: &[u8],
-        data: Vec<u8>,
-    ) -> PyResult<u64> {
+    fn send_pdu(&self, py: Python<'_>, session: u64, cid: Option<u16>, header: &[u8], data: Vec<u8>) -> PyResult<u64> {
         let header = arguments::header(header)?;
-        api::raised(
-            py,
-            py.detach(|| self.engine.send_pdu(session, cid, &header, &data)),
-        )
+        api::raised(py, py.detach(|| self.engine.send_pdu(session, cid, &header, &data)))
     }
 
-    fn run_load<'py>(
-        &self,
-        py: Python<'py>,
-        session: u64,
-        spec: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn run_load<'py>(&self, py: Python<'py>, session: u64, spec: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let seconds: f64 = spec.getattr("seconds")?.extract()?;
         let spec = LoadSpec {
             lun: spec.getattr("lun")?.extract()?,
@@ -393,10 +249,7 @@ impl Plane {
             fua: spec.getattr("fua")?.extract()?,
         };
         let mut raised = None;
-        let result = py.detach(|| {
-            self.engine
-                .run_load(session, &spec, &mut || signals(&mut raised))
-        });
+        let result = py.detach(|| self.engine.run_load(session, &spec, &mut || signals(&mut raised)));
         let report = api::raised(py, result)?;
         if let Some(error) = raised {
             return Err(error);
@@ -419,12 +272,8 @@ impl Plane {
 
 impl Plane {
     fn executed<'py>(
-        &self,
-        py: Python<'py>,
-        token: u64,
-        result: Result<blockwire_engine::initiator::Executed, engine::Failure>,
-        pins: Pins,
-        raised: Option<PyErr>,
+        &self, py: Python<'py>, token: u64, result: Result<blockwire_engine::initiator::Executed, engine::Failure>,
+        pins: Pins, raised: Option<PyErr>,
     ) -> PyResult<Bound<'py, TaskDone>> {
         let executed = api::raised(py, result)?;
         let done = if executed.pinned {

@@ -15,9 +15,7 @@ pub struct MemoryPair {
 
 impl MemoryPair {
     fn end(&self, end: usize) -> PyResult<&MemoryEnd> {
-        self.ends
-            .get(end)
-            .ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("an end is 0 or 1"))
+        self.ends.get(end).ok_or_else(|| pyo3::exceptions::PyIndexError::new_err("an end is 0 or 1"))
     }
 
     /// The pipe that carries what `end` sends.
@@ -46,12 +44,7 @@ impl MemoryPair {
     }
 
     /// Receives at `end` up to `most` bytes: None when nothing is there, empty at the end of the stream.
-    fn recv<'py>(
-        &self,
-        py: Python<'py>,
-        end: usize,
-        most: usize,
-    ) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    fn recv<'py>(&self, py: Python<'py>, end: usize, most: usize) -> PyResult<Option<Bound<'py, PyBytes>>> {
         let mut buffer = vec![0u8; most];
         let part = Part::new(buffer.as_mut_ptr(), buffer.len());
         // SAFETY: the buffer lives through the call.
@@ -65,9 +58,7 @@ impl MemoryPair {
     /// The end as a `TransportHandle`, to be adopted by a plane.
     fn handle<'py>(&self, py: Python<'py>, end: usize) -> PyResult<Bound<'py, PyAny>> {
         let id = memory_pair::publish(self.end(end)?.clone());
-        let kind = api::module(py)?
-            .getattr("TransportKind")?
-            .getattr("MEMORY")?;
+        let kind = api::module(py)?.getattr("TransportKind")?.getattr("MEMORY")?;
         api::make(py, "TransportHandle", (kind, id))
     }
 

@@ -22,12 +22,7 @@ pub struct Plane {
 impl Plane {
     #[new]
     #[pyo3(signature = (workers = 1, stepped = false, arena_bytes = 268_435_456, command_window = 256))]
-    fn new(
-        workers: usize,
-        stepped: bool,
-        arena_bytes: usize,
-        command_window: u32,
-    ) -> PyResult<Self> {
+    fn new(workers: usize, stepped: bool, arena_bytes: usize, command_window: u32) -> PyResult<Self> {
         let options = PlaneOptions {
             workers: workers.clamp(1, 64),
             stepped,
@@ -35,10 +30,7 @@ impl Plane {
             command_window: command_window.clamp(1, 65_536),
             ..PlaneOptions::default()
         };
-        Ok(Self {
-            engine: Arc::new(blockwire_engine::Plane::new(options)?),
-            pins: PinTable::default(),
-        })
+        Ok(Self { engine: Arc::new(blockwire_engine::Plane::new(options)?), pins: PinTable::default() })
     }
 
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
@@ -59,11 +51,7 @@ impl Plane {
     }
 
     fn event_fd(&self) -> i32 {
-        if self.engine.options().stepped {
-            -1
-        } else {
-            self.engine.events().fd()
-        }
+        if self.engine.options().stepped { -1 } else { self.engine.events().fd() }
     }
 
     #[pyo3(signature = (maximum = 256))]
@@ -89,30 +77,16 @@ impl Plane {
     }
 
     #[pyo3(signature = (store, kind, offset = 0, length = 0, data = Vec::new(), to = 0))]
-    fn store_op(
-        &self,
-        store: u64,
-        kind: u8,
-        offset: u64,
-        length: u64,
-        data: Vec<u8>,
-        to: u64,
-    ) -> PyResult<u64> {
-        Ok(self.engine.store_op(
-            store,
-            arguments::store_call(kind, offset, length, data, to)?,
-        ))
+    fn store_op(&self, store: u64, kind: u8, offset: u64, length: u64, data: Vec<u8>, to: u64) -> PyResult<u64> {
+        Ok(self.engine.store_op(store, arguments::store_call(kind, offset, length, data, to)?))
     }
 
     // ------------------------------------------------------------------ sessions
 
     fn create_session(&self, py: Python<'_>, spec: &Bound<'_, PyAny>) -> PyResult<u64> {
         let (spec, target) = arguments::session_spec(spec)?;
-        let result = if target {
-            self.engine.create_target_session(spec)
-        } else {
-            self.engine.create_initiator_session(spec)
-        };
+        let result =
+            if target { self.engine.create_target_session(spec) } else { self.engine.create_initiator_session(spec) };
         api::raised(py, result)
     }
 
@@ -125,13 +99,7 @@ impl Plane {
         Ok(py.detach(|| self.engine.adopt(session, handoff)))
     }
 
-    fn release(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        cid: u16,
-        mode: &Bound<'_, PyAny>,
-    ) -> PyResult<u64> {
+    fn release(&self, py: Python<'_>, session: u64, cid: u16, mode: &Bound<'_, PyAny>) -> PyResult<u64> {
         let mode = arguments::release_mode(mode)?;
         Ok(py.detach(|| self.engine.release(session, cid, mode)))
     }
@@ -141,13 +109,7 @@ impl Plane {
         api::make(py, "SessionNumbers", numbers)
     }
 
-    fn configure(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        cid: Option<u16>,
-        changes: &Bound<'_, PyAny>,
-    ) -> PyResult<u64> {
+    fn configure(&self, py: Python<'_>, session: u64, cid: Option<u16>, changes: &Bound<'_, PyAny>) -> PyResult<u64> {
         let changes = arguments::changes(changes)?;
         Ok(py.detach(|| self.engine.configure(session, cid, changes)))
     }
@@ -155,9 +117,7 @@ impl Plane {
     // ------------------------------------------------------------------ target
 
     fn map_lun(&self, session: u64, lun: u64, mapping: &Bound<'_, PyAny>) -> PyResult<u64> {
-        Ok(self
-            .engine
-            .map_lun(session, lun, arguments::lun_request(mapping)?))
+        Ok(self.engine.map_lun(session, lun, arguments::lun_request(mapping)?))
     }
 
     fn unmap_lun(&self, session: u64, lun: u64) -> u64 {
@@ -169,27 +129,14 @@ impl Plane {
     }
 
     #[pyo3(signature = (scope, semantics = None))]
-    fn abort(
-        &self,
-        scope: &Bound<'_, PyAny>,
-        semantics: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<u64> {
-        let clarified = api::module(scope.py())?
-            .getattr("AbortSemantics")?
-            .getattr("CLARIFIED")?;
-        Ok(self.engine.abort(arguments::abort_scope(
-            scope,
-            semantics.unwrap_or(&clarified),
-        )?))
+    fn abort(&self, scope: &Bound<'_, PyAny>, semantics: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
+        let clarified = api::module(scope.py())?.getattr("AbortSemantics")?.getattr("CLARIFIED")?;
+        Ok(self.engine.abort(arguments::abort_scope(scope, semantics.unwrap_or(&clarified))?))
     }
 
     fn query(&self, scope: &Bound<'_, PyAny>) -> PyResult<u64> {
-        let clarified = api::module(scope.py())?
-            .getattr("AbortSemantics")?
-            .getattr("CLARIFIED")?;
-        Ok(self
-            .engine
-            .query(arguments::abort_scope(scope, &clarified)?))
+        let clarified = api::module(scope.py())?.getattr("AbortSemantics")?.getattr("CLARIFIED")?;
+        Ok(self.engine.query(arguments::abort_scope(scope, &clarified)?))
     }
 
     fn reassign(&self, py: Python<'_>, session: u64, from_cid: u16, to_cid: u16) -> u64 {
@@ -198,44 +145,20 @@ impl Plane {
 
     #[pyo3(signature = (session, tag, answer, effects = None))]
     fn reply(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        tag: u64,
-        answer: &Bound<'_, PyAny>,
-        effects: Option<&Bound<'_, PyAny>>,
+        &self, py: Python<'_>, session: u64, tag: u64, answer: &Bound<'_, PyAny>, effects: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let effects = effects
-            .map(arguments::effects)
-            .transpose()?
-            .unwrap_or_default();
-        api::raised(
-            py,
-            self.engine
-                .reply(session, tag, arguments::answer(answer)?, effects),
-        )
+        let effects = effects.map(arguments::effects).transpose()?.unwrap_or_default();
+        api::raised(py, self.engine.reply(session, tag, arguments::answer(answer)?, effects))
     }
 
     #[pyo3(signature = (session, cid, pdu, effects = None))]
     fn send_unsolicited(
-        &self,
-        py: Python<'_>,
-        session: u64,
-        cid: u16,
-        pdu: &Bound<'_, PyAny>,
-        effects: Option<&Bound<'_, PyAny>>,
+        &self, py: Python<'_>, session: u64, cid: u16, pdu: &Bound<'_, PyAny>, effects: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let header = arguments::header(&pdu.getattr("header")?.extract::<Vec<u8>>()?)?;
         let data = pdu.getattr("data")?.extract()?;
-        let effects = effects
-            .map(arguments::effects)
-            .transpose()?
-            .unwrap_or_default();
-        api::raised(
-            py,
-            self.engine
-                .send_unsolicited(session, cid, header, data, effects),
-        )
+        let effects = effects.map(arguments::effects).transpose()?.unwrap_or_default();
+        api::raised(py, self.engine.send_unsolicited(session, cid, header, data, effects))
     }
 
     // ------------------------------------------------------------------ everything
@@ -262,10 +185,7 @@ impl Plane {
 
     #[pyo3(signature = (session = None))]
     fn trace<'py>(&self, py: Python<'py>, session: Option<u64>) -> Bound<'py, PyBytes> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_nanos() as u64;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         let file = py.detach(|| self.engine.trace(session, now));
         PyBytes::new(py, &file)
     }
@@ -281,9 +201,6 @@ impl Plane {
     }
 
     fn shutdown(&self, py: Python<'_>, deadline: f64) {
-        py.detach(|| {
-            self.engine
-                .shutdown(Duration::from_secs_f64(deadline.clamp(0.0, 3600.0)))
-        });
+        py.detach(|| self.engine.shutdown(Duration::from_secs_f64(deadline.clamp(0.0, 3600.0))));
     }
 }
