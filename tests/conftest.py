@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import loopback
+
 INTEROP = Path(__file__).parent / "interop"
 
 
@@ -14,3 +16,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if INTEROP in item.path.parents:
             item.add_marker(pytest.mark.interop)
+
+
+def pytest_configure() -> None:
+    """With BLOCKWIRE_TEST_HOST the targets of the fixtures listen there."""
+    if loopback.HOST != "127.0.0.1":
+        import blockwire
+
+        blockwire.Target.__init__.__kwdefaults__["portals"] = (loopback.ANY,)

@@ -591,6 +591,8 @@ def from_os_error(error: OSError, what: str) -> Error:
         cls = MissingFileError
     elif isinstance(error, PermissionError):
         cls = NotAllowedError
+    elif isinstance(error, NotADirectoryError | IsADirectoryError):
+        cls = ConfigurationError
     elif error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN):
         cls = UnreachableError
     result = cls.wrap(error, f"{what}: {error.strerror or error}", next=_OS_NEXT.get(error.errno or 0, ""))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import blockwire as api
+from tests import loopback
 
 SRC = str(Path(__file__).resolve().parents[2] / "src")
 ENV = {**os.environ, "PYTHONPATH": SRC, "NO_COLOR": "1"}
@@ -60,8 +62,8 @@ def start_serve(*words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+    with socket.socket(loopback.FAMILY) as sock:
+        sock.bind((loopback.HOST, 0))
         port: int = sock.getsockname()[1]
         return port
 
@@ -188,7 +190,7 @@ def test_bench_verify_fails_when_the_data_are_changed_behind_it(blockwire_target
 def test_serve_makes_files_tells_events_and_ends_in_order(tmp_path: Path) -> None:
     disk = tmp_path / "disk.img"
     child, ready = start_serve(
-        str(disk), "--size", "8M", "-p", "127.0.0.1:0", "-T", "iqn.2025-01.org.test:disk", "--statistics", "0.2"
+        str(disk), "--size", "8M", "-p", loopback.ANY, "-T", "iqn.2025-01.org.test:disk", "--statistics", "0.2"
     )
     assert disk.stat().st_size == 8 << 20
     lun = ready["luns"][0]
@@ -215,6 +217,14 @@ def test_serve_for_the_length_of_a_command() -> None:
     assert bad(2, "serve", "ram:4M", "--json", "--", "/no/such/command")["code"] == "configuration.file-not-found"
 
 
+def test_a_command_under_serve_gets_an_address_it_can_reach() -> None:
+    words = ("serve", "ram:1M", "--advertise", "192.0.2.1:3260", "-p", loopback.ANY)
+    done = blockwire(*words, "--", "sh", "-c", 'echo "$BLOCKWIRE_URL"; ulimit -n')
+    url, files = done.stdout.decode().split()
+    assert url.startswith(f"iscsi://{loopback.AUTHORITY}:")
+    assert int(files) == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 def test_serve_prints_its_configuration_and_takes_it_back(tmp_path: Path) -> None:
     words = (
         "serve",
@@ -226,7 +236,7 @@ def test_serve_prints_its_configuration_and_takes_it_back(tmp_path: Path) -> Non
         "--allow",
         "10.0.0.0/8",
         "-p",
-        "127.0.0.1:0",
+        loopback.ANY,
     )
     printed = blockwire(*words, "--print-config")
     assert printed.returncode == 0
@@ -238,14 +248,15 @@ def test_serve_prints_its_configuration_and_takes_it_back(tmp_path: Path) -> Non
 
 def test_serve_says_how_to_attach() -> None:
     child = subprocess.Popen(
-        [sys.executable, "-m", "blockwire", "serve", "ram:1M", "-p", "127.0.0.1:0"], env=ENV, text=True,
+        [sys.executable, "-m", "blockwire", "serve", "ram:1M", "-p", loopback.ANY], env=ENV, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     time.sleep(2)
     child.send_signal(signal.SIGINT)
     out, _ = child.communicate(timeout=20)
     assert child.returncode == 0
-    for word in ("iscsi://127.0.0.1:", "may read and write", "iscsiadm", "qemu-img", "iscsicli", "Connect-IscsiTarget"):
+    assert f"iscsi://{loopback.AUTHORITY}:" in out
+    for word in ("may read and write", "iscsiadm", "qemu-img", "iscsicli", "Connect-IscsiTarget"):
         assert word in out
 
 
@@ -257,7 +268,10 @@ def test_bad_input_of_serve(tmp_path: Path) -> None:
     odd.write_bytes(b"x" * 1000)
     port = free_port()
     assert bad(2, "serve", str(tmp_path / "missing.img"))["message"]
-    assert "512" in json.dumps(bad(2, "serve", str(odd), "-p", "127.0.0.1:0"))
+    assert "512" in json.dumps(bad(2, "serve", str(odd), "-p", loopback.ANY))
+    assert "truncate --size=%512" in bad(2, "serve", str(odd), "-p", loopback.ANY)["next"]
+    assert bad(2, "serve", str(tmp_path / "missing.img"), "-r", "-p", loopback.ANY)["next"] == "check the path"
+    assert "smaller" in bad(2, "serve", "ram:99999T", "-p", loopback.ANY)["next"]
     bad(2, "serve", "nonsense:1G")
     bad(2, "serve", "rbd:pool/image")
     bad(2, "serve", "ram:1G", "-T", "no name")
@@ -266,9 +280,9 @@ def test_bad_input_of_serve(tmp_path: Path) -> None:
     bad(2, "serve")
     bad(2, "serve", str(odd), "--size", "2000")
     bad(2, "serve", "ram:1G", "--chap-user", "x")
-    child, _ = start_serve("ram:1M", "-p", f"127.0.0.1:{port}")
+    child, _ = start_serve("ram:1M", "-p", f"{loopback.AUTHORITY}:{port}")
     try:
-        taken = bad(2, "serve", "ram:1M", "-p", f"127.0.0.1:{port}")
+        taken = bad(2, "serve", "ram:1M", "-p", f"{loopback.AUTHORITY}:{port}")
         assert str(port) in taken["message"]
     finally:
         child.send_signal(signal.SIGTERM)
@@ -277,7 +291,7 @@ def test_bad_input_of_serve(tmp_path: Path) -> None:
 
 def test_bad_input_of_the_clients(blockwire_target_factory, tmp_path: Path) -> None:
     target = blockwire_target_factory("ram:1M", allow=["iqn.2025-01.org.test:me"])
-    nobody = f"127.0.0.1:{free_port()}"
+    nobody = f"{loopback.AUTHORITY}:{free_port()}"
     assert bad(3, "discover", nobody)["whose"] == "network"
     assert bad(3, "cp", "/dev/null", f"{nobody}/iqn.2025-01.org.test:x/0")
     assert bad(4, "info", target.url)["code"] == "login.authorization-failure"
@@ -312,7 +326,7 @@ def test_a_device_error_has_its_own_exit_code(blockwire_target_factory, tmp_path
 def test_a_connection_that_is_cut_in_the_middle_of_a_copy(tmp_path: Path) -> None:
     source = tmp_path / "s.img"
     source.write_bytes(os.urandom(24 << 20))
-    child, ready = start_serve("ram:32M", "-p", "127.0.0.1:0", "--filter", "delay:write=300ms")
+    child, ready = start_serve("ram:32M", "-p", loopback.ANY, "--filter", "delay:write=300ms")
     url = ready["luns"][0]["url"]
     copy = subprocess.Popen(
         [sys.executable, "-m", "blockwire", "cp", str(source), url, "--depth", "2", "--timeout", "2", "--json"],

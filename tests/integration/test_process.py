@@ -15,6 +15,7 @@ import pytest
 
 import blockwire
 from blockwire import errors
+from tests import loopback
 
 SRC = str(Path(__file__).resolve().parents[2] / "src")
 SLOW = ["delay:all=300ms"]
@@ -99,7 +100,7 @@ def test_the_interpreter_ends_with_io_in_flight() -> None:
     # exit code, and a crash there is a failure here instead of the end of the whole test run.
     target = subprocess.Popen(
         [sys.executable, "-m", "blockwire", "serve", "ram:4M", "--filter", "delay:write=200ms",
-         "-p", "127.0.0.1:0", "-q"],
+         "-p", loopback.ANY, "-q"],
         env={**os.environ, "PYTHONPATH": SRC}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert target.stdout is not None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests import loopback
 from tests.interop import peers
 
 READY_WITHIN = 20.0
@@ -97,7 +98,7 @@ class Served:
 
 @contextlib.contextmanager
 def serve(
-    *arguments: str, portal: str = "127.0.0.1:0", placement: Sequence[str] = (), check_exit: bool = True
+    *arguments: str, portal: str = loopback.ANY, placement: Sequence[str] = (), check_exit: bool = True
 ) -> Iterator[Served]:
     """Start `blockwire serve ARGUMENTS` on a free port; yields when its `ready` event has come.
 

@@ -121,10 +121,20 @@ def test_perf(ours: Served) -> None:
 
 @pytest.mark.parametrize("suite", GOOD_SUITES)
 def test_conformance(ours: Served, suite: str) -> None:
-    result = peers.iscsi_test_cu(ours.url, suite)
+    passes(peers.iscsi_test_cu(ours.url, suite))
+
+
+LONG_CDB = "CDB[0] Usage Data was 0x00, expected 0x7f for opcode 0x7f"
+"""libiscsi 1.19 keeps 16 bytes of CDB usage data and copies none of a longer CDB (`cdb_usage_data` in
+lib/scsi-lowlevel.c), so that its test fails for every command of 32 bytes that a target reports."""
+
+
+def passes(result: peers.SuiteResult) -> None:
+    """Something ran, and nothing failed but what libiscsi cannot know."""
     assert result.tests > 0, result.output
-    assert result.failed == 0, result.output
-    assert result.asserts_failed == 0, result.output
+    excused = result.output.count(LONG_CDB)
+    assert result.asserts_failed == excused, result.output
+    assert result.failed == (excused > 0), result.output
 
 
 @pytest.mark.parametrize("test", sorted(MUST_RUN))
@@ -171,10 +181,7 @@ def large_blocks() -> Iterator[Served]:
 
 @pytest.mark.parametrize("suite", [suite for suite in GOOD_SUITES if suite.startswith("SCSI.")])
 def test_conformance_with_blocks_of_4096(large_blocks: Served, suite: str) -> None:
-    result = peers.iscsi_test_cu(large_blocks.url, suite)
-    assert result.tests > 0, result.output
-    assert result.failed == 0, result.output
-    assert result.asserts_failed == 0, result.output
+    passes(peers.iscsi_test_cu(large_blocks.url, suite))
 
 
 def test_capacity_with_blocks_of_4096(large_blocks: Served) -> None:

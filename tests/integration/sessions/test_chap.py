@@ -15,6 +15,7 @@ import pytest
 import blockwire
 from blockwire import aio, errors
 from blockwire.target.events import TargetEvent
+from tests import loopback
 
 SECRET, OWN = "initiator-says-1", "target-answers-2"
 ME = {"chap_user": "alice", "chap_secret": SECRET}
@@ -173,9 +174,9 @@ def test_serve_asks_for_it_and_prints_places_only(tmp_path: Path) -> None:
     assert (account["user"], account["secret_file"]) == ("alice", secret)
     assert SECRET not in printed.stdout
     os.chmod(secret, 0o640)
-    wide = blockwire_command("serve", "ram:1M", *flags, "-p", "127.0.0.1:0", "--", "true")
+    wide = blockwire_command("serve", "ram:1M", *flags, "-p", loopback.ANY, "--", "true")
     assert wide.returncode == 2
     assert "chmod 600" in wide.stderr
-    missing = blockwire_command("serve", "ram:1M", "--chap-user", "x", "-p", "127.0.0.1:0", "--", "true")
+    missing = blockwire_command("serve", "ram:1M", "--chap-user", "x", "-p", loopback.ANY, "--", "true")
     assert missing.returncode == 2
     assert "BLOCKWIRE_CHAP_SECRET" in missing.stderr

@@ -13,10 +13,11 @@ from blockwire.initiator import api
 from blockwire.initiator.initiator import Initiator
 from blockwire.names import Url
 from blockwire.net import control_thread
+from tests import loopback
 
 
 def test_another_portal_group_is_no_login() -> None:
-    configuration = arguments.build(["ram:1M"], portals=["127.0.0.1:0"]).model_copy(update={"portal_group_tag": 7})
+    configuration = arguments.build(["ram:1M"], portals=[loopback.ANY]).model_copy(update={"portal_group_tag": 7})
     with blockwire.Target(configuration=configuration) as target:
         (found,) = blockwire.discover(target.portals[0])
         assert found.addresses[0].portal_group_tag == 7

@@ -12,6 +12,7 @@ from blockwire import errors
 from blockwire.config.model import Configuration
 from blockwire.initiator.options import Timers
 from blockwire.testing.fault_proxy import FaultProxy
+from tests import loopback
 
 NAME = "iqn.2025-01.org.blockwire:moved"
 TIMERS = Timers(timeout=3.0, replacement_timeout=5.0, reopen_first=0.02, logout=0.3)
@@ -19,7 +20,7 @@ TIMERS = Timers(timeout=3.0, replacement_timeout=5.0, reopen_first=0.02, logout=
 
 def redirecting(address: str, permanent: bool) -> blockwire.Target:
     value = {
-        "portals": ["127.0.0.1:0"],
+        "portals": [loopback.ANY],
         "targets": [{"name": NAME, "redirect": {"address": address, "permanent": permanent}}],
     }
     return blockwire.Target(configuration=Configuration.model_validate(value))

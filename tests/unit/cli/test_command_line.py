@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -77,6 +79,43 @@ def test_a_missing_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert run(["cp", str(tmp_path / "no.img"), str(tmp_path / "out.img"), "--json"]) == 2
     assert failure(capsys)["code"] == "configuration.file-not-found"
     assert not list(tmp_path.iterdir())
+
+
+def test_each_failure_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "a.img"
+    file.write_bytes(bytes(4096))
+    for words, code, said, following in (
+        (["serve", "ram:1000"], "configuration.size", "1000", "512 or 1024"),
+        (["serve", "ram:0"], "", "size 0 has to be more than 0", "correct"),
+        (["serve", "--lun", "99999=ram:1M"], "", "lun 99999 has to be less than 16384", "correct"),
+        (["serve", "--config", str(tmp_path / "no.toml")], "", "no.toml", "check the path"),
+        (["cp", str(tmp_path / "no"), str(file)], "", "cannot read", "check the path"),
+        (["cp", str(file), str(tmp_path / "no" / "a.img")], "", "cannot write", "check the path"),
+        (["cp", str(file), str(file)], "copy.same", "are the same", "another destination"),
+        (["info", "127.0.0.1:1/iqn.2025-01.org.test:t/0", "-i", "bad"], "", "'bad'", "iqn."),
+        (["info", "127.0.0.1:1/iqn.2025-01.org.test:t/0", "--trace", "/dev/null/x"], "", "traces", "path"),
+    ):
+        assert run([*words, "--json"]) == 2, words
+        found = failure(capsys)
+        assert code in ("", found["code"]), found
+        assert said in found["message"], found
+        assert following in found["next"], found
+
+
+def test_a_peer_that_speaks_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet() -> None:
+            with server.accept()[0] as sock:
+                sock.sendall(b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3 and so on, until it is a header\r\n")
+                while sock.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        assert run(["discover", f"127.0.0.1:{server.getsockname()[1]}", "--json"]) == 3
+        thread.join()
+    assert failure(capsys)["code"] == "login.not-iscsi"
 
 
 def test_secrets_never_come_out(capsys: pytest.CaptureFixture[str]) -> None:
