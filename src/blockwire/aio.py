@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from blockwire.initiator import api
@@ -85,10 +85,13 @@ def open(
     mutual_user: str | None = None,
     mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
+    quirks: Sequence[str] = (),
 ) -> Opening[Lun]:
     """As `blockwire.open`."""
     parsed = api.parse_url(url)
-    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    how = api.options(
+        parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers, quirks
+    )
     return Opening(lambda: api.open_url(_initiator(), parsed, how, read_only))
 
 
@@ -103,10 +106,13 @@ def connect(
     mutual_user: str | None = None,
     mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
+    quirks: Sequence[str] = (),
 ) -> Opening[Session]:
     """As `blockwire.connect`."""
     parsed = api.parse_url(url)
-    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    how = api.options(
+        parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers, quirks
+    )
     return Opening(lambda: _initiator().connect(parsed, how))
 
 

@@ -24,6 +24,6 @@ pub mod worker;
 pub use plane::Plane;
 
 // What the boundary's arguments are made of, so that the binding needs no other crate.
-pub use blockwire_proto::{ConnectionParams, SessionParams};
+pub use blockwire_proto::{ConnectionParams, Quirks, SessionParams};
 pub use blockwire_store::{FilterSpec, OpenOptions};
 pub use blockwire_wire::crc32c::append as crc32c;

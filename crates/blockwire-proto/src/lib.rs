@@ -20,6 +20,6 @@ pub mod target;
 pub mod window;
 
 pub use endpoint::{Destination, Endpoint, Fatal, FatalCode};
-pub use params::{ConnIndex, ConnectionParams, SessionParams};
+pub use params::{ConnIndex, ConnectionParams, Quirks, SessionParams};
 pub use send_queue::{Direction, OutPdu, Payload, SendQueue};
 pub use slab::{Slab, Slot};

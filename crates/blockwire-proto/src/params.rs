@@ -3,6 +3,29 @@
 /// Index of a connection within its session, small and reused; the CID is a field of the connection.
 pub type ConnIndex = usize;
 
+/// Departures of a peer from RFC 7143 that the initiator goes along with. Never the default: each is asked for by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quirks {
+    /// `reassign-lun`: TASK REASSIGN carries the LUN of its task. Linux's target compares it, although it is reserved
+    /// there (11.5.4).
+    pub reassign_lun: bool,
+    /// `reassign-answer`: to TASK REASSIGN 0 means that there is no such task, and 255 that the task goes on. Linux's
+    /// target takes the codes of 11.6.1 for those of its SCSI layer, and so tells others than it means.
+    pub reassign_answer: bool,
+}
+
+impl Quirks {
+    /// Switches one on; false when there is none of that name.
+    pub fn set(&mut self, name: &str) -> bool {
+        match name {
+            "reassign-lun" => self.reassign_lun = true,
+            "reassign-answer" => self.reassign_answer = true,
+            _ => return false,
+        }
+        true
+    }
+}
+
 /// Session-wide parameters (RFC 7143 section 13).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionParams {
@@ -26,6 +49,8 @@ pub struct SessionParams {
     pub fast_abort: bool,
     /// iSCSIProtocolLevel (13.24).
     pub protocol_level: u8,
+    /// Of the peer; the target role has none.
+    pub quirks: Quirks,
 }
 
 impl Default for SessionParams {
@@ -42,6 +67,7 @@ impl Default for SessionParams {
             error_recovery_level: 0,
             fast_abort: false,
             protocol_level: 1,
+            quirks: Quirks::default(),
         }
     }
 }

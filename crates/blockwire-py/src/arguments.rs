@@ -7,7 +7,7 @@ use blockwire_engine::calls::{
 };
 use blockwire_engine::plane::{LunRequest, StoreCall, StoreRequest};
 use blockwire_engine::transport::TransportHandle;
-use blockwire_engine::{ConnectionParams, FilterSpec, OpenOptions, SessionParams};
+use blockwire_engine::{ConnectionParams, FilterSpec, OpenOptions, Quirks, SessionParams};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyAny, PyMapping};
@@ -81,6 +81,12 @@ pub fn store_call(kind: u8, offset: u64, length: u64, data: Vec<u8>, to: u64) ->
 pub fn session_spec(spec: &Bound<'_, PyAny>) -> PyResult<(SessionSpec, bool)> {
     let isid: Vec<u8> = attribute(spec, "isid")?;
     let role: u8 = attribute(spec, "role")?;
+    let mut quirks = Quirks::default();
+    for name in attribute::<Vec<String>>(spec, "quirks")? {
+        if !quirks.set(&name) {
+            return Err(PyValueError::new_err(format!("no quirk is called {name:?}")));
+        }
+    }
     let spec = SessionSpec {
         params: SessionParams {
             initial_r2t: attribute(spec, "initial_r2t")?,
@@ -93,6 +99,7 @@ pub fn session_spec(spec: &Bound<'_, PyAny>) -> PyResult<(SessionSpec, bool)> {
             error_recovery_level: attribute(spec, "error_recovery_level")?,
             fast_abort: attribute(spec, "fast_abort")?,
             protocol_level: attribute(spec, "iscsi_protocol_level")?,
+            quirks,
         },
         initiator_name: attribute(spec, "initiator_name")?,
         target_name: attribute(spec, "target_name")?,

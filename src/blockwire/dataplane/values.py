@@ -131,6 +131,8 @@ class SessionSpec:
     """Initiator: ExpCmdSN of the last login response. Target: the same as `cmd_sn`."""
     max_cmd_sn: int = 0
     """Initiator: MaxCmdSN of the last login response. Target: ignored (its own window decides)."""
+    quirks: tuple[str, ...] = ()
+    """Initiator: departures of the target that it goes along with, by name."""
 
 
 class TransportKind(enum.Enum):

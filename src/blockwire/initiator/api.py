@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from blockwire import errors
 from blockwire.initiator.credentials import SecretText, credentials
-from blockwire.initiator.options import Options, Timers
+from blockwire.initiator.options import QUIRKS, Options, Timers
 from blockwire.names import Url, iscsi_name
 
 
@@ -27,6 +27,7 @@ def options(
     mutual_user: str | None,
     mutual_secret: SecretText | None,
     timers: Timers | None,
+    quirks: Sequence[str] = (),
 ) -> Options:
     """What both faces' arguments mean; see `credentials` for where CHAP's come from."""
     timers = timers or Timers()
@@ -34,11 +35,16 @@ def options(
         if not timeout > 0:
             raise errors.UsageError(f"timeout: {timeout} is not a positive number of seconds", code="usage.timeout")
         timers = replace(timers, timeout=timeout)
+    if unknown := [name for name in quirks if name not in QUIRKS]:
+        raise errors.UsageError(
+            f"no quirk is called {unknown[0]!r}", code="usage.quirk", next=f"there are {', '.join(QUIRKS)}"
+        )
     return Options(
         keys={**dict(url.keys), **(keys or {})},
         initiator_name=iscsi_name(initiator_name) if initiator_name else "",
         credentials=credentials(url, chap_user, chap_secret, mutual_user, mutual_secret),
         timers=timers,
+        quirks=tuple(quirks),
     )
 
 

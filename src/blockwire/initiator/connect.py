@@ -67,7 +67,7 @@ class LoggedIn:
 
 def session_spec(
     parameters: Parameters, *, initiator_name: str, target_name: str, isid: bytes, tsih: int, portal_group_tag: int,
-    cmd_sn: int, exp_cmd_sn: int, max_cmd_sn: int,
+    cmd_sn: int, exp_cmd_sn: int, max_cmd_sn: int, quirks: tuple[str, ...] = (),
 ) -> SessionSpec:  # fmt: skip
     """The plane's form of what was negotiated."""
     return SessionSpec(
@@ -91,6 +91,7 @@ def session_spec(
         cmd_sn=cmd_sn,
         exp_cmd_sn=exp_cmd_sn,
         max_cmd_sn=max_cmd_sn,
+        quirks=quirks,
     )
 
 
@@ -283,7 +284,7 @@ async def log_in(
     spec = session_spec(
         result.parameters, initiator_name=initiator_name, target_name=url.target, isid=isid, tsih=result.tsih,
         portal_group_tag=result.portal_group_tag or 0, cmd_sn=result.cmd_sn, exp_cmd_sn=result.cmd_sn,
-        max_cmd_sn=result.max_cmd_sn,
+        max_cmd_sn=result.max_cmd_sn, quirks=options.quirks,
     )  # fmt: skip
     return LoggedIn(
         transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options, home

@@ -36,6 +36,13 @@ class Timers:
         return Backoff(first=self.reopen_first, longest=self.reopen_longest)
 
 
+QUIRKS = {
+    "reassign-lun": "TASK REASSIGN carries the LUN of its task, although it is reserved there (RFC 7143 11.5.4)",
+    "reassign-answer": "of the answers to TASK REASSIGN 255 means that the task goes on, and 0 that there is none",
+}
+"""Departures of targets from RFC 7143 that can be gone along with. Linux's target (LIO) needs both at level 2."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What `open` and `connect` take beside the URL."""
@@ -49,3 +56,5 @@ class Options:
     portal_group_tag: int | None = None
     """TargetPortalGroupTag that the target has to answer with (discovery named it); None takes any."""
     timers: Timers = field(default_factory=Timers)
+    quirks: tuple[str, ...] = ()
+    """Names of `QUIRKS`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from blockwire.initiator import api
@@ -58,14 +58,18 @@ def open(
     mutual_user: str | None = None,
     mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
+    quirks: Sequence[str] = (),
 ) -> Lun:
     """Logs in and opens a LUN: `open("iscsi://host/iqn…/0")`. The session ends with the LUN.
 
-    `keys` are RFC 7143 keys to offer, `timeout` seconds for the login and for one command. Raises `blockwire.Error`:
+    `keys` are RFC 7143 keys to offer, `timeout` seconds for the login and for one command; `quirks` names departures of
+    the target to go along with, at present `reassign-lun` and `reassign-answer`. Raises `blockwire.Error`:
     UnreachableError, LoginError, NothingFoundError, DeviceError, UsageError for a bad URL.
     """
     parsed = api.parse_url(url)
-    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    how = api.options(
+        parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers, quirks
+    )
     control = control_thread.shared()
     return Lun(control.run(api.open_url(_initiator(control), parsed, how, read_only)), control)
 
@@ -81,10 +85,13 @@ def connect(
     mutual_user: str | None = None,
     mutual_secret: SecretText | None = None,
     timers: Timers | None = None,
+    quirks: Sequence[str] = (),
 ) -> Session:
     """Logs in to a target: `connect("iscsi://host/iqn…")`. Raises as `open` does."""
     parsed = api.parse_url(url)
-    how = api.options(parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers)
+    how = api.options(
+        parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers, quirks
+    )
     control = control_thread.shared()
     return Session(control.run(_initiator(control).connect(parsed, how)), control)
 

@@ -4,6 +4,7 @@ use blockwire_wire::Bhs;
 
 use super::session::InitiatorSession;
 use crate::params::ConnIndex;
+use crate::slab::Slot;
 
 /// Reason codes (RFC 7143 11.14.1).
 const CLOSE_SESSION: u8 = 0;
@@ -25,6 +26,27 @@ impl InitiatorSession {
                 connection.logging_out = true;
             }
         }
+    }
+
+    /// ExpStatSN of a Logout Request is that of the connection to be closed (11.14.4), which need not be the one that
+    /// carries it: what the initiator has of the statuses there is over at the target.
+    pub(super) fn number_logout(&mut self, slot: Slot) {
+        let request = &mut self.tasks[slot].bhs;
+        if request.flags() & 0x7f == CLOSE_SESSION {
+            return;
+        }
+        let cid = logged_out_cid(request);
+        let live = self.connections.iter().flatten().find(|c| c.params.cid == cid).map(|c| c.exp_stat_sn);
+        let gone = || self.gone.iter().find(|(of, _)| *of == cid).map(|(_, number)| *number);
+        if let Some(number) = live.or_else(gone) {
+            request.set_exp_stat_sn(number);
+        }
+    }
+
+    /// Keeps what `number_logout` tells of a connection that is lost.
+    pub(super) fn note_gone(&mut self, cid: u16, exp_stat_sn: u32) {
+        self.gone.retain(|(of, _)| *of != cid);
+        self.gone.push((cid, exp_stat_sn));
     }
 
     /// The Logout Response (11.15): tasks of a connection that was closed are over at the target; those of one that was

@@ -14,6 +14,7 @@ use crate::slab::Slot;
 /// Task management responses (RFC 7143 11.6.1).
 const FUNCTION_COMPLETE: u8 = 0;
 pub(super) const TASK_DOES_NOT_EXIST: u8 = 1;
+const FUNCTION_REJECTED: u8 = 255;
 
 impl InitiatorSession {
     /// Aborts a SCSI task: one that was not sent ends at once, else ABORT TASK goes out on the task's own connection. The task
@@ -73,6 +74,11 @@ impl InitiatorSession {
                 _ => self.abort_refused(tag, response),
             },
             Purpose::Reassign(tag) => {
+                let response = match response {
+                    FUNCTION_COMPLETE if self.params.quirks.reassign_answer => TASK_DOES_NOT_EXIST,
+                    FUNCTION_REJECTED if self.params.quirks.reassign_answer => FUNCTION_COMPLETE,
+                    response => response,
+                };
                 if response == FUNCTION_COMPLETE {
                     self.reassigned(tag);
                 } else {

@@ -48,6 +48,7 @@ impl InitiatorSession {
     pub fn lose_connection(&mut self, conn: ConnIndex, freeze: bool) {
         let Some(place) = self.connections.get_mut(conn) else { return };
         let Some(connection) = place.take() else { return };
+        self.note_gone(connection.params.cid, connection.exp_stat_sn);
         // 11.14: closing a connection ends its tasks at the target, whatever the level
         let freeze = freeze && connection.logged_out != Some(false);
         if let Some(slot) = connection.current {
@@ -116,6 +117,9 @@ impl InitiatorSession {
         let mut bhs = self.immediate_header(conn, Opcode::TaskManagementRequest, FINAL | function::TASK_REASSIGN);
         bhs.set_referenced_task_tag(tag);
         bhs.set_exp_data_sn(number);
+        if self.params.quirks.reassign_lun {
+            bhs.set_lun(self.tasks[slot].bhs.lun());
+        }
         let Some(request) = self.own_request(conn, &mut bhs, Kind::TaskManagement, Purpose::Reassign(tag)) else {
             return false;
         };

@@ -78,6 +78,8 @@ pub struct InitiatorSession {
     pub(super) recovered: RecoveryCounters,
     /// CmdSNs of requests that ended here without the target having acknowledged them.
     pub(super) holes: Vec<u32>,
+    /// ExpStatSN of connections that are gone, by CID: a logout for recovery tells it (RFC 7143 11.14.4).
+    pub(super) gone: Vec<(u16, u32)>,
     /// A task has `missed` set.
     pub(super) any_missed: bool,
     distribution: Distribution,
@@ -118,6 +120,7 @@ impl InitiatorSession {
             recovery_timeout: DEFAULT_TIMEOUT,
             recovered: RecoveryCounters::default(),
             holes: Vec::new(),
+            gone: Vec::new(),
             any_missed: false,
             distribution: Distribution::default(),
             turn: 0,
@@ -345,9 +348,13 @@ impl InitiatorSession {
         task.bhs.set_exp_stat_sn(connection.exp_stat_sn);
         task.epoch = connection.epoch;
         connection.tasks += 1;
-        if task.kind == Kind::Scsi {
-            return self.queue_command(slot, conn);
+        match task.kind {
+            Kind::Scsi => return self.queue_command(slot, conn),
+            Kind::Logout => self.number_logout(slot),
+            _ => {}
         }
+        let task = &mut self.tasks[slot];
+        let connection = self.connections[conn].as_mut().expect("connection in use");
         let payload = if task.inline.is_empty() { Payload::None } else { Payload::Inline(task.inline.clone()) };
         connection.queue.push(task.bhs, payload, Some(slot), 0);
         if task.kind == Kind::Logout {

@@ -52,7 +52,9 @@ impl TargetSession {
             self.acknowledged(conn, bhs.exp_stat_sn());
             return Ok(());
         }
-        self.acknowledged(conn, bhs.exp_stat_sn());
+        if let Some(conn) = self.acknowledges(conn, &bhs) {
+            self.acknowledged(conn, bhs.exp_stat_sn());
+        }
         if !digest_ok {
             return self.bad_data_digest(conn, &bhs, inbound);
         }
@@ -75,6 +77,13 @@ impl TargetSession {
             }
         }
         Ok(())
+    }
+
+    /// The connection whose statuses the ExpStatSN of a PDU acknowledges: its own, but that of a Logout Request is of the
+    /// connection to be closed (RFC 7143 11.14.4). None: that one is gone.
+    fn acknowledges(&self, conn: ConnIndex, bhs: &Bhs) -> Option<ConnIndex> {
+        let closes_one = bhs.opcode() == Some(Opcode::LogoutRequest) && bhs.flags() & 0x7f != 0;
+        if closes_one { self.connection_by_cid((bhs.target_transfer_tag() >> 16) as u16) } else { Some(conn) }
     }
 
     /// RFC 7143 7.8: the PDU is rejected and discarded.

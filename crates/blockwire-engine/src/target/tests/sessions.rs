@@ -382,3 +382,19 @@ fn a_fenced_response_waits_for_all_connections() {
     acknowledge(&mut rig, 1, 101, u32::MAX);
     assert_eq!(rig.pdus(2).iter().filter(|(b, _)| b.0[0] == 0x21).count(), 1);
 }
+
+#[test]
+fn a_logout_of_another_connection_acknowledges_nothing_on_its_own() {
+    let mut rig = session(2);
+    rig.send(0, &scsi_command(0xc0, 1, 1, &[0; 6], 0, &[]));
+    rig.pdus(0);
+    // 11.14.4: ExpStatSN is of the connection to be closed, CID 2; on this one it would acknowledge 100
+    let mut bhs = [0; BHS_LEN];
+    bhs[..2].copy_from_slice(&[0x46, 0x82]);
+    bhs[16..20].copy_from_slice(&0x55_u32.to_be_bytes());
+    bhs[20..22].copy_from_slice(&[0, 2]);
+    bhs[24..28].copy_from_slice(&2_u32.to_be_bytes());
+    bhs[28..32].copy_from_slice(&101_u32.to_be_bytes());
+    rig.send(0, &bhs);
+    assert_eq!(rig.release(1, ReleaseMode::Freeze).exp_stat_sn, 100);
+}

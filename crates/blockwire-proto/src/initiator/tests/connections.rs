@@ -2,7 +2,7 @@
 
 use super::super::{Command, Distribution, Event, Outcome};
 use super::peer::*;
-use crate::{ConnectionParams, SessionParams};
+use crate::{ConnectionParams, Quirks, SessionParams};
 use blockwire_wire::{Bhs, Opcode};
 
 pub const TIMEOUT: u64 = 1000;
@@ -404,4 +404,78 @@ fn nothing_new_after_the_logout_of_the_session() {
     rig.session.lose_connection(0, true);
     rig.session.lose_connection(1, true);
     assert_eq!(rig.ended(), Some(Outcome::ConnectionLost), "closed for good, whatever the level");
+}
+
+/// Connection 1 is lost with a read of `lun` on it; its reassignment on connection 2, as it was sent.
+fn moved(quirks: Quirks, lun: u64) -> (Rig, Vec<u8>) {
+    let mut rig = Rig::new(SessionParams { quirks, ..params() }, connection(1, 8192));
+    assert_eq!(rig.session.add_connection(connection(2, 8192), SECOND, 0), 1);
+    let command = Command {
+        lun,
+        cdb: &[0; 6],
+        attribute: 1,
+        immediate: false,
+        write_len: 0,
+        read_len: 512,
+        conn: Some(0),
+        context: 77,
+    };
+    let slot = rig.session.submit(&command).unwrap();
+    rig.memory.insert(slot, vec![0; 512]);
+    rig.sent(0);
+    rig.session.lose_connection(0, true);
+    assert!(rig.session.rebind(slot, 1));
+    let out = rig.sent(1);
+    (rig, out)
+}
+
+#[test]
+fn a_quirk_puts_the_lun_into_a_reassignment() {
+    let field = 0x0003_0000_0000_0000;
+    let (_, out) = moved(Quirks::default(), field);
+    assert_eq!(out[8..16], [0; 8], "11.5.4: reserved");
+    let (_, out) = moved(Quirks { reassign_lun: true, ..Quirks::default() }, field);
+    assert_eq!((out[1], &out[8..16]), (0x88, &[0, 3, 0, 0, 0, 0, 0, 0][..]));
+}
+
+#[test]
+fn a_quirk_reads_the_answers_to_a_reassignment_as_linux_means_them() {
+    let quirks = Quirks { reassign_answer: true, ..Quirks::default() };
+    // "rejected": the task goes on
+    let (mut rig, out) = moved(quirks, 0);
+    let (request, task, _) = reassign(&out, 0);
+    rig.deliver(1, &managed(request, 255, SECOND, EXP)).unwrap();
+    rig.deliver(1, &data_in(task, 0x81, SECOND + 1, 0, 0, 0, &pattern(512))).unwrap();
+    assert_eq!(rig.ended(), good(0));
+    // "complete": there is no such task
+    let (mut rig, out) = moved(quirks, 0);
+    rig.deliver(1, &managed(reassign(&out, 0).0, 0, SECOND, EXP)).unwrap();
+    assert!(matches!(rig.session.poll_event(), Some(Event::ReassignRefused { context: 77, response: 1 })));
+    // without it they are what 11.6.1 says
+    let (mut rig, out) = moved(Quirks::default(), 0);
+    rig.deliver(1, &managed(reassign(&out, 0).0, 255, SECOND, EXP)).unwrap();
+    assert!(matches!(rig.session.poll_event(), Some(Event::ReassignRefused { context: 77, response: 255 })));
+}
+
+/// ExpStatSN of a Logout Request for CID 1 with this reason, sent on connection 2.
+fn exp_stat_sn_of_logout(reason: u8, lost: bool) -> u32 {
+    let mut rig = two();
+    rig.command(&[0; 6], 0, 0);
+    let task = tag(&rig.sent(0), 0);
+    rig.deliver(0, &status(task, STAT_SN, EXP, 0)).unwrap();
+    if lost {
+        rig.session.lose_connection(0, true);
+    }
+    rig.session.submit_control(Some(1), &logout(reason, 1), &[], 5).unwrap();
+    word(&split(&rig.sent(1))[0].0, 28)
+}
+
+#[test]
+fn a_logout_tells_the_exp_stat_sn_of_the_connection_that_it_closes() {
+    // 11.14.4: "the last ExpStatSN value for the connection to be closed", lost or not
+    assert_eq!(exp_stat_sn_of_logout(2, true), STAT_SN + 1);
+    assert_eq!(exp_stat_sn_of_logout(2, false), STAT_SN + 1);
+    assert_eq!(exp_stat_sn_of_logout(1, false), STAT_SN + 1);
+    // the session's logout closes the one that carries it, too
+    assert_eq!(exp_stat_sn_of_logout(0, false), SECOND);
 }
