@@ -34,7 +34,12 @@ class MemoryPair:
 
 class Plane:
     def __new__(
-        cls, workers: int = 1, stepped: bool = False, arena_bytes: int = 268435456, command_window: int = 256
+        cls,
+        workers: int = 1,
+        stepped: bool = False,
+        arena_bytes: int = 268435456,
+        command_window: int = 256,
+        pdus_per_send: int = 0,
     ) -> Plane: ...
     def limits(self) -> api.Limits: ...
     def event_fd(self) -> int: ...

@@ -323,6 +323,34 @@ def test_a_device_error_has_its_own_exit_code(blockwire_target_factory, tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.img"]
 
 
+def test_a_full_disk_under_a_write(tmp_path: Path) -> None:
+    disk, source = tmp_path / "disk.img", tmp_path / "s.img"
+    with disk.open("wb") as file:
+        file.truncate(8 << 20)
+    source.write_bytes(os.urandom(8 << 20))
+    # a file that may not grow beyond 4 MiB stands for a file system that is full
+    child = subprocess.Popen(
+        ["sh", "-c", 'ulimit -f $((4 << 11)); exec "$@"', "sh", sys.executable, "-m", "blockwire", "serve", str(disk),
+         "-p", loopback.ANY, "--json", "--statistics", "0"],
+        env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout is not None
+    url = json.loads(child.stdout.readline())["luns"][0]["url"]
+    try:
+        found = bad(5, "cp", str(source), url)
+        assert (found["code"], found["whose"]) == ("device.no-space", "device")
+        assert "incomplete" in found["message"]
+        assert "free space" in found["next"]
+        first = bad(5, "bench", url, "--rw", "write", "--bs", "1M", "--time", "0.5", "--overwrite")
+        assert first["code"] == "device.no-space"
+        assert blockwire("info", url).returncode == 0
+    finally:
+        child.send_signal(signal.SIGTERM)
+        told, _ = child.communicate(timeout=20)
+    assert "store-fault" in told
+    assert bad(1, "cp", str(source), "/dev/full")["next"].startswith("free space")
+
+
 def test_a_connection_that_is_cut_in_the_middle_of_a_copy(tmp_path: Path) -> None:
     source = tmp_path / "s.img"
     source.write_bytes(os.urandom(24 << 20))

@@ -29,6 +29,8 @@ pub struct PlaneOptions {
     pub command_window: u32,
     /// Longest transfer of one task, bytes.
     pub max_transfer: u32,
+    /// PDUs of one send call of a target. 1 is what a target without batches does: to measure what they gain.
+    pub pdus_per_send: usize,
 }
 
 impl Default for PlaneOptions {
@@ -40,6 +42,7 @@ impl Default for PlaneOptions {
             trace_entries: 4096,
             command_window: 256,
             max_transfer: 16 << 20,
+            pdus_per_send: usize::MAX,
         }
     }
 }
@@ -81,7 +84,7 @@ impl Core {
             events,
             arena: Arena::new(options.arena_bytes)?,
             receive_buffer: vec![0; RECEIVE_BUFFER].into_boxed_slice(),
-            scratch: Scratch::default(),
+            scratch: Scratch::new(options.pdus_per_send),
             trace: TraceRing::new(options.trace_entries),
             counters: Counters::default(),
         })

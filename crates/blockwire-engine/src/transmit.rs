@@ -29,11 +29,25 @@ pub trait Resolve {
 pub struct Scratch {
     bytes: Box<[u8; SCRATCH]>,
     parts: Box<[Part; PARTS]>,
+    /// Most PDUs of one send call.
+    pdus: usize,
+}
+
+impl Scratch {
+    /// For send calls of at most `pdus` PDUs.
+    #[must_use]
+    pub fn new(pdus: usize) -> Self {
+        Self {
+            bytes: Box::new([0; SCRATCH]),
+            parts: Box::new([Part::new(std::ptr::null_mut(), 0); PARTS]),
+            pdus: pdus.max(1),
+        }
+    }
 }
 
 impl Default for Scratch {
     fn default() -> Self {
-        Self { bytes: Box::new([0; SCRATCH]), parts: Box::new([Part::new(std::ptr::null_mut(), 0); PARTS]) }
+        Self::new(usize::MAX)
     }
 }
 
@@ -175,9 +189,10 @@ pub fn transmit<R: Resolve>(
         if total >= cx.budget {
             return Sent::Budget;
         }
+        let most = cx.scratch.pdus;
         let mut gather = Gather { scratch: cx.scratch, used: 0, count: 0, bytes: 0 };
         let mut skip = queue.front_sent();
-        for index in 0..queue.len() {
+        for index in 0..queue.len().min(most) {
             if let Some(pdu) = queue.get_mut(index)
                 && pdu.digest_pending
             {

@@ -21,13 +21,17 @@ pub struct Plane {
 #[pymethods]
 impl Plane {
     #[new]
-    #[pyo3(signature = (workers = 1, stepped = false, arena_bytes = 268_435_456, command_window = 256))]
-    fn new(workers: usize, stepped: bool, arena_bytes: usize, command_window: u32) -> PyResult<Self> {
+    #[pyo3(signature = (workers = 1, stepped = false, arena_bytes = 268_435_456, command_window = 256,
+        pdus_per_send = 0))]
+    fn new(
+        workers: usize, stepped: bool, arena_bytes: usize, command_window: u32, pdus_per_send: usize,
+    ) -> PyResult<Self> {
         let options = PlaneOptions {
             workers: workers.clamp(1, 64),
             stepped,
             arena_bytes,
             command_window: command_window.clamp(1, 65_536),
+            pdus_per_send: if pdus_per_send == 0 { usize::MAX } else { pdus_per_send },
             ..PlaneOptions::default()
         };
         Ok(Self { engine: Arc::new(blockwire_engine::Plane::new(options)?), pins: PinTable::default() })

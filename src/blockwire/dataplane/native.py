@@ -25,10 +25,13 @@ def _module() -> object:
     return _native
 
 
-def new_plane(workers: int = 1) -> DataPlane:
-    """A plane with `workers` threads of its own. Raises `blockwire.Error` when the native module is missing."""
+def new_plane(workers: int = 1, pdus_per_send: int = 0) -> DataPlane:
+    """A plane with `workers` threads of its own. Raises `blockwire.Error` when the native module is missing.
+
+    `pdus_per_send` bounds the PDUs that a target puts into one send call (0: no bound); 1 shows what batches gain.
+    """
     plane: type[Plane] = _module().Plane  # type: ignore[attr-defined]
-    return cast("DataPlane", plane(workers=workers))
+    return cast("DataPlane", plane(workers=workers, pdus_per_send=pdus_per_send))
 
 
 def stepped_plane() -> Plane:
