@@ -556,22 +556,15 @@ def sense(error: BaseException) -> tuple[int, int, int]:
     return 0x4, 0x44, 0x00
 
 
-_OS_NEXT: dict[int, str] = {
-    errno.ENOENT: "check the path",
-    errno.ENOTDIR: "check the path",
-    errno.EISDIR: "name a file",
-    errno.EACCES: "check who may use it, and as whom this runs",
-    errno.EPERM: "check who may use it, and as whom this runs",
-    errno.EROFS: "use a place that can be written",
-    errno.ENOSPC: "free space there, then do it again",
-    errno.EDQUOT: "free space there, then do it again",
-    errno.EFBIG: "use a file system that takes files of this size",
-    errno.EMFILE: "raise the number of open files (`ulimit -n`)",
-    errno.ENFILE: "raise the number of open files of this machine (fs.file-max)",
-    errno.EIO: "check the medium (`dmesg` may say more)",
-    errno.EHOSTUNREACH: "check the address and the route to it",
-    errno.ENETUNREACH: "check the address and the route to it",
-    errno.ECONNREFUSED: "check that something listens there",
+_OS_NEXT = {
+    "check the path": (errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    "check who may use it, and as whom this runs": (errno.EACCES, errno.EPERM),
+    "use a place that can be written": (errno.EROFS,),
+    "free space there, then do it again": (errno.ENOSPC, errno.EDQUOT),
+    "use a file system that takes files of this size": (errno.EFBIG,),
+    "raise the number of open files (`ulimit -n`, fs.file-max)": (errno.EMFILE, errno.ENFILE),
+    "check the medium (`dmesg` may say more)": (errno.EIO,),
+    "check the address and the route to it": (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED),
 }
 """What to do about a failed system call."""
 
@@ -595,7 +588,8 @@ def from_os_error(error: OSError, what: str) -> Error:
         cls = ConfigurationError
     elif error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN):
         cls = UnreachableError
-    result = cls.wrap(error, f"{what}: {error.strerror or error}", next=_OS_NEXT.get(error.errno or 0, ""))
+    advice = next((text for text, numbers in _OS_NEXT.items() if error.errno in numbers), "")
+    result = cls.wrap(error, f"{what}: {error.strerror or error}", next=advice)
     if error.errno is not None:
         result.errno = error.errno
     return result

@@ -18,6 +18,7 @@ import blockwire
 from blockwire.dataplane.native import allocations
 from blockwire.initiator.load import Load, run_load
 
+pytestmark = pytest.mark.slow
 SRC = str(Path(__file__).parents[2] / "src")
 
 SERVER = """
@@ -161,7 +162,6 @@ def test_fewer_context_switches_than_requests(apart: Apart, depth: int) -> None:
     assert moved["own_switches"] < 64_000
 
 
-@pytest.mark.slow
 def test_a_million_requests_without_an_allocation(apart: Apart) -> None:
     moved = measure(apart, 512, 32, 1_000_000)
     # the questions about the counters, and a timer's turn now and then, are all there is

@@ -13,6 +13,7 @@ import pytest
 import blockwire
 from tests import loopback
 
+pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
 
 

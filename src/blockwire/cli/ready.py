@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from blockwire.names import Portal, Url, format_size
@@ -79,6 +82,22 @@ def attach_lines(url: Url, writable: bool) -> list[tuple[str, str]]:
     ]
 
 
+ELSEWHERE = {"0.0.0.0": ("192.0.2.1", socket.AF_INET), "::": ("2001:db8::1", socket.AF_INET6)}
+"""By address that means all of them: some address beyond this machine (RFC 5737, RFC 3849)."""
+
+
+def outward(url: Url, server: TargetServer) -> Url:
+    """The same by an address that other machines can use, where the portal listens on all of them."""
+    listening = server.portals[0].host
+    if server.configuration.advertise or listening not in ELSEWHERE:
+        return url
+    there, family = ELSEWHERE[listening]
+    with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((there, 9))  # sends nothing; asks the routing table whence it would be sent
+        return replace(url, portal=Portal(probe.getsockname()[0], url.portal.port))
+    return url
+
+
 def text(server: TargetServer) -> str:
     """For people."""
     luns = _luns(server)
@@ -91,7 +110,7 @@ def text(server: TargetServer) -> str:
         )
         lines.append(f"  {lun['url']}")
     lines += who(server)
-    first = Url.parse(luns[0]["url"])
+    first = outward(Url.parse(luns[0]["url"]), server)
     lines.append("attach it with")
     commands = attach_lines(first, not luns[0]["read_only"])
     width = max(len(client) for client, _ in commands)

@@ -22,7 +22,7 @@ SRC = str(Path(__file__).parents[3] / "src")
 IQN = "iqn.2025-01.org.test:hostile"
 LUN_SIZE = 64 << 20
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="many loopback addresses")
+pytestmark = pytest.mark.slow
 
 
 class Portal:
