@@ -90,7 +90,8 @@ class ConnectionLost:
     session: SessionId
     cid: int
     code: str
-    """`closed-by-peer`, `reset`, `keep-alive-timeout`, `header-digest`, `protocol-violation`, `io-error`."""
+    """`closed-by-peer`, `reset`, `keep-alive-timeout`, `header-digest`, `data-digest`, `data-out-timeout`,
+    `protocol-violation`, `io-error`."""
     evidence: str = ""
     errno: int = 0
     frozen_tasks: int = 0

@@ -72,6 +72,7 @@ impl TargetSide {
             luns: Vec::new(),
             work: Vec::new(),
             reserved: 0,
+            data_at: core.now,
             retains,
             recovers: retains,
             retention: RetentionBudget::new(core.arena.capacity() as u64 / 8),

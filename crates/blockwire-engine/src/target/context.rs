@@ -15,12 +15,15 @@ use super::sense::Sense;
 use super::session::Session;
 use super::work::{NOT_DIRECT, Operation, Phase, PieceMemory, copy_piece};
 use crate::buffers::Arena;
-use crate::clock::Nanos;
+use crate::clock::{Nanos, SECOND};
 use crate::counters::Counters;
 use crate::events::{Event, EventQueue, Failure, StoreId};
 use crate::sys::socket::Part;
 use crate::trace::TraceRing;
 use crate::transmit::Scratch;
+
+/// How long Data-Out that was asked for may keep memory without coming, once somebody else waits for memory.
+pub(super) const PATIENCE: Nanos = 2 * SECOND;
 
 /// A READ that is sent from a store's memory: the bytes of the store that queued PDUs name.
 #[derive(Clone, Copy, Debug)]
@@ -214,7 +217,7 @@ impl Context<'_> {
         let store = self.session.luns[lun].handle().id;
         let now = self.now;
         match self.shared.faults.iter_mut().find(|f| f.0 == store) {
-            Some(fault) if now < fault.1 + crate::clock::SECOND => return,
+            Some(fault) if now < fault.1 + SECOND => return,
             Some(fault) => fault.1 = now,
             None => self.shared.faults.push((store, now)),
         }
@@ -344,14 +347,20 @@ impl Context<'_> {
         }
     }
 
-    /// Takes memory for data that is asked for, all of it or none. No session may hold more than a quarter of the arena for data to
-    /// come, so that writes whose data never comes stop nobody else.
+    /// Bytes of the arena that this session's Data-Out may hold: a quarter of all, and no more than what it leaves to the
+    /// others, so that writes whose data never comes do not take everything.
+    fn data_quota(&self) -> u64 {
+        let share = (self.arena.available() as u64 + self.session.reserved) / 2;
+        share.min(self.arena.capacity() as u64 / 4)
+    }
+
+    /// Takes memory for data that is asked for, all of it or none.
     pub(super) fn reserve(&mut self, slot: Slot, offset: u32, len: u32) -> bool {
         let Some(limit) = self.session.proto.task(slot).map(blockwire_proto::target::Task::expected_write) else {
             return false;
         };
         let reserved = self.session.reserved;
-        let quota = self.arena.capacity() as u64 / 4;
+        let quota = self.data_quota();
         let work = self.session.work_mut(slot);
         let lacking = work.lacking(offset, len, limit);
         if reserved > 0 && lacking > 0 && reserved + lacking > quota {
@@ -360,6 +369,9 @@ impl Context<'_> {
         let before = work.out_bytes;
         let done = work.reserve(self.arena, offset, len, limit);
         let after = work.out_bytes;
+        if reserved == 0 {
+            self.session.data_at = self.now;
+        }
         self.session.reserved = reserved + after - before;
         done
     }
@@ -369,7 +381,8 @@ impl Context<'_> {
         let task = self.session.proto.task(slot)?;
         let (limit, generation) = (task.expected_write(), task.generation);
         let reserved = self.session.reserved;
-        let quota = self.arena.capacity() as u64 / 4;
+        let quota = self.data_quota();
+        self.session.data_at = self.now;
         let work = self.session.work_mut(slot);
         if work.generation != generation {
             work.begin(generation);
@@ -403,6 +416,7 @@ impl Context<'_> {
         if !std::mem::replace(&mut work.hungry, true) {
             let generation = work.generation;
             self.shared.hungry.push_back((index, slot, generation));
+            self.shared.due(self.now + PATIENCE);
         }
     }
 }

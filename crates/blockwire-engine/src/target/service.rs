@@ -29,6 +29,8 @@ pub(super) enum Ended {
     ByPeer,
     Failed(io::Error),
     Fatal(Fatal),
+    /// Data-Out that was asked for does not come, and others wait for the memory it holds.
+    DataOverdue,
 }
 
 impl TargetSide {
@@ -237,8 +239,12 @@ impl TargetSide {
                 };
                 (code, fatal.what.to_owned(), 0)
             }
+            Ended::DataOverdue => {
+                let evidence = "Data-Out that was asked for did not come while others waited for memory".to_owned();
+                ("data-out-timeout", evidence, 0)
+            }
         };
-        let frozen = session.proto.params().error_recovery_level >= 2;
+        let frozen = session.proto.params().error_recovery_level >= 2 && !matches!(why, Ended::DataOverdue);
         let mode = if frozen { ReleaseMode::Freeze } else { ReleaseMode::Terminate };
         let frozen_tasks = self.take_connection(core, index, conn, mode).map_or(0, |r| r.frozen_tasks);
         self.settle_aborts();

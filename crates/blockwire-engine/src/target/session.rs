@@ -112,6 +112,8 @@ pub(super) struct Session {
     pub(super) work: Vec<Work>,
     /// Bytes of the arena that Data-Out of its tasks holds.
     pub(super) reserved: u64,
+    /// When Data-Out last came, or memory for it was first held.
+    pub(super) data_at: Nanos,
     /// Data-In is kept until it is acknowledged (error recovery levels above 0).
     pub(super) retains: bool,
     /// Data-Out that is missing is asked for again (the same levels).

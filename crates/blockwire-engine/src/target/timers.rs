@@ -3,7 +3,9 @@
 use blockwire_proto::{ConnIndex, Endpoint, Slot};
 
 use super::TargetSide;
+use super::context::PATIENCE;
 use super::service::Ended;
+use super::session::Session;
 use crate::clock::Nanos;
 use crate::core::Core;
 
@@ -42,6 +44,9 @@ impl TargetSide {
                 next = Some(next.map_or(at, |n| n.min(at)));
             }
         }
+        if let Some(at) = self.end_overdue_data(core) {
+            next = Some(next.map_or(at, |n| n.min(at)));
+        }
         let mut at = 0;
         while at < self.shared.aborts.len() {
             let pending = &mut self.shared.aborts[at];
@@ -68,6 +73,30 @@ impl TargetSide {
             }
         }
         self.shared.deadline = next;
+    }
+
+    /// While tasks wait for memory, sessions that hold some for Data-Out that does not come lose their connections. Gives when
+    /// to look again.
+    fn end_overdue_data(&mut self, core: &mut Core) -> Option<Nanos> {
+        if self.shared.hungry.is_empty() {
+            return None;
+        }
+        let holds = |s: &&Session| s.reserved > 0;
+        let overdue: Vec<u32> = (self.shared.sessions.iter().flatten().map(|s| &**s).filter(holds))
+            .filter(|s| s.data_at + PATIENCE <= core.now)
+            .map(|s| s.index)
+            .collect();
+        for index in overdue {
+            let conns = self.shared.sessions[index as usize].as_deref().map_or(0, |s| s.links.len());
+            for conn in 0..conns {
+                let there = |s: &Session| s.links[conn].is_some();
+                if self.shared.sessions[index as usize].as_deref().is_some_and(there) {
+                    self.lose_connection(core, index, conn, &Ended::DataOverdue);
+                }
+            }
+        }
+        let rest = self.shared.sessions.iter().flatten().map(|s| &**s).filter(holds);
+        rest.map(|s| s.data_at + PATIENCE).min()
     }
 
     fn end_waiting_tasks(&mut self, core: &mut Core, id: u64) {

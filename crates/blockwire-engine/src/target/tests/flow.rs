@@ -1,6 +1,7 @@
 //! Buffers and back-pressure: slow readers, full arenas, changes under data that is on its way.
 
 use super::*;
+use crate::clock::SECOND;
 
 #[test]
 fn an_overlapping_write_does_not_reach_a_read_that_is_on_its_way() {
@@ -85,6 +86,39 @@ fn writes_whose_data_never_comes_leave_room_for_others() {
     nop[20..24].copy_from_slice(&[0xff; 4]);
     rig.send(0, &nop);
     assert_eq!(rig.pdus(0)[0].0.0[0], 0x20);
+}
+
+#[test]
+fn who_keeps_memory_for_data_that_never_comes_is_dropped_when_others_wait() {
+    let options = PlaneOptions { arena_bytes: 16 * 65_536, ..PlaneOptions::default() };
+    for level in [0, 2] {
+        let params = SessionParams { error_recovery_level: level, ..params() };
+        let mut rig = Rig::with(ram(), params.clone(), options.clone());
+        for silent in 20..26 {
+            rig.session(silent, params.clone());
+            let peer = rig.connect(silent, connection(1));
+            for i in 0..8 {
+                rig.command_on(peer, 0xa0, &cdb10(0x2a, 0, i * 128, 128), 65_536, &[]);
+            }
+        }
+        rig.session(50, params);
+        let honest = rig.connect(50, connection(1));
+        let data = vec![7; 65_536];
+        let tag = rig.command_on(honest, 0xa0, &cdb10(0x2a, 0, 0, 128), 65_536, &[]);
+        assert_eq!(rig.pdus(honest).len(), 0, "there is no memory");
+        rig.events();
+        rig.at(5 * SECOND);
+        let lost: Vec<u64> = rig
+            .events()
+            .iter()
+            .filter_map(|e| match e {
+                Event::ConnectionLost { session, code: "data-out-timeout", frozen_tasks: 0, .. } => Some(*session),
+                _ => None,
+            })
+            .collect();
+        assert!(!lost.is_empty() && !lost.contains(&50), "{lost:?}");
+        assert_eq!(rig.answer(honest, tag, &data).status, 0);
+    }
 }
 
 #[test]
