@@ -35,6 +35,19 @@ PATIENCE = 30.0
 """How long one operation may take, seconds."""
 
 
+def same(data: bytes, expected: bytes | bytearray, what: str = "") -> None:
+    """Compares long data and names the first byte that differs; a full diff of megabytes would take minutes."""
+    if data == expected:
+        return
+    place = next(
+        (i for i, (a, b) in enumerate(zip(data, expected, strict=False)) if a != b), min(len(data), len(expected))
+    )
+    raise AssertionError(
+        f"{what or 'data'}: byte {place} of {len(expected)} differs, "
+        f"read {data[place : place + 8].hex()} expected {bytes(expected[place : place + 8]).hex()}"
+    )
+
+
 class StoreRefusal(Exception):
     """An operation failed; `failure` is the plane's."""
 
@@ -197,7 +210,7 @@ class StoreSuite:
             writable.write(offset, data)
             expected = bytearray(before)
             expected[offset - start : offset - start + length] = data
-            assert writable.read(start, len(before)) == bytes(expected), f"{length} bytes at {offset}"
+            same(writable.read(start, len(before)), bytes(expected), f"{length} bytes at {offset}")
 
     def test_the_last_byte_belongs_to_it(self, writable: OpenStore) -> None:
         writable.write(writable.size - 1, b"\xa5")
@@ -208,7 +221,7 @@ class StoreSuite:
         if use.retains:
             pytest.skip("the store keeps data")
         store.write(4096, pattern(1, 4096))
-        assert store.read(4096, 4096) == bytes(4096)
+        same(store.read(4096, 4096), bytes(4096))
 
     def test_zeroing_reads_as_zeros(self, writable: OpenStore) -> None:
         self._erased(writable, StoreOp.ZERO)
@@ -227,7 +240,7 @@ class StoreSuite:
             store.op(kind, offset, length)
             expected = bytearray(before)
             expected[offset - start : offset - start + length] = bytes(length)
-            assert store.read(start, len(before)) == bytes(expected), f"{length} bytes at {offset}"
+            same(store.read(start, len(before)), bytes(expected), f"{length} bytes at {offset}")
 
     def test_copies_also_onto_itself(self, writable: OpenStore) -> None:
         length = 65536 + 7
@@ -235,7 +248,7 @@ class StoreSuite:
             data = pattern(source + to, length)
             writable.write(source, data)
             writable.op(StoreOp.COPY, source, length, to=to)
-            assert writable.read(to, length) == data, f"from {source} to {to}"
+            same(writable.read(to, length), data, f"from {source} to {to}")
 
     def test_flushing_always_works(self, store: OpenStore) -> None:
         store.op(StoreOp.FLUSH)
@@ -252,7 +265,7 @@ class StoreSuite:
         first.op(StoreOp.FLUSH)
         first.close()
         second = OpenStore(plane, use.spec)
-        assert second.read(12345, len(data)) == data
+        same(second.read(12345, len(data)), data)
         second.close()
 
     def test_nothing_at_all_is_allowed_up_to_the_end(self, store: OpenStore) -> None:
@@ -273,7 +286,9 @@ class StoreSuite:
             writable.wait(op)
         reads = [plane.store_op(writable.id, StoreOp.READ, number * length, length) for number in range(count)]
         for number, op in enumerate(reads):
-            assert writable.wait(op) == pattern(number, length), f"range {number}"
+            got = writable.wait(op)
+            assert isinstance(got, bytes)
+            same(got, pattern(number, length), f"range {number}")
 
     def test_agrees_with_a_model(self, writable: OpenStore, use: StoreUse) -> None:
         """Random operations on the store and on a bytearray; the whole is compared at the end."""
@@ -289,7 +304,7 @@ class StoreSuite:
             length = choose.choice((1, 100, 512, 4096, 4097, 65536, 70001))
             offset = choose.randrange(area - length)
             if kind is StoreOp.READ:
-                assert writable.read(offset, length) == model[offset : offset + length], f"step {step} at {offset}"
+                same(writable.read(offset, length), model[offset : offset + length], f"step {step} at {offset}")
             elif kind is StoreOp.WRITE:
                 data = choose.randbytes(length)
                 writable.write(offset, data)
@@ -301,7 +316,7 @@ class StoreSuite:
             else:
                 writable.op(kind, offset, length)
                 model[offset : offset + length] = bytes(length)
-        assert writable.read(0, area) == bytes(model)
+        same(writable.read(0, area), bytes(model))
 
     # ------------------------------------------------------------------ refusals
     @pytest.mark.parametrize(
@@ -318,7 +333,7 @@ class StoreSuite:
             store.refused("store.out-of-range", StoreOp.ZERO, offset, length)
             store.refused("store.out-of-range", StoreOp.COPY, offset, length, to=0)
             store.refused("store.out-of-range", StoreOp.COPY, 0, length, to=offset)
-        assert store.read(store.size - 4096, 4096) == tail
+        same(store.read(store.size - 4096, 4096), tail)
         assert store.geometry().size == store.size
 
     def test_refuses_every_change_when_read_only(self, plane: DataPlane, use: StoreUse) -> None:
@@ -331,7 +346,7 @@ class StoreSuite:
         store.refused("store.read-only", StoreOp.ZERO, 0, 512)
         store.refused("store.read-only", StoreOp.COPY, 0, 512, to=4096)
         store.op(StoreOp.FLUSH)
-        assert store.read(0, 8192) == before
+        same(store.read(0, 8192), before)
         store.close()
 
     def test_resizes_or_refuses_to(self, store: OpenStore, use: StoreUse) -> None:
@@ -345,7 +360,7 @@ class StoreSuite:
         store.op(StoreOp.RESIZE, 0, store.size + 65536)
         assert store.geometry().size == store.size + 65536
         if use.retains:
-            assert store.read(store.size - 512, 512 + 65536) == pattern(3, 512) + bytes(65536)
+            same(store.read(store.size - 512, 512 + 65536), pattern(3, 512) + bytes(65536))
         store.op(StoreOp.RESIZE, 0, store.size)
         assert store.geometry().size == store.size
         store.refused("store.out-of-range", StoreOp.READ, store.size, 1)
