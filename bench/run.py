@@ -45,6 +45,8 @@ from tests.interop.serving import serve
 SUBJECTS = [
     "ours/ours",
     "digests/ours",
+    "level2/ours",
+    "connections/ours",
     "python/ours",
     "libiscsi/ours",
     "libiscsi/tgt",
@@ -52,10 +54,20 @@ SUBJECTS = [
     "ours/tgt",
     "ours/istgt",
 ]
-"""Client/target. `digests` is ours with both digests on, `python` the public API in a loop or a queue."""
+"""Client/target. `digests`, `level2` and `connections` are ours with those keys, `python` the public API."""
 
-LABELS = {"digests": "ours, digests", "python": "ours, Python API"}
-OURS = {"ours", "digests", "python"}
+KEYS = {
+    "digests": DIGESTS,
+    "level2": "?ErrorRecoveryLevel=2",
+    "connections": "?MaxConnections=4",
+}
+LABELS = {
+    "digests": "ours, digests",
+    "level2": "ours, ERL 2",
+    "connections": "ours, 4 connections",
+    "python": "ours, Python API",
+}
+OURS = {"ours", "python", *KEYS}
 
 
 def applies(subject: str, cell: Cell) -> bool:
@@ -77,8 +89,7 @@ def run_client(client: str, endpoint: Endpoint, cell: Cell, seconds: float, plac
         return run_libiscsi(endpoint.url, endpoint.pid, cell, seconds, placement)
     if client == "python":
         return run_python(endpoint.url, endpoint.pid, cell, seconds, placement)
-    keys = DIGESTS if client == "digests" else ""
-    return run_ours(endpoint.url, endpoint.pid, cell, seconds, placement, keys)
+    return run_ours(endpoint.url, endpoint.pid, cell, seconds, placement, KEYS.get(client, ""))
 
 
 @dataclass
