@@ -195,3 +195,18 @@ def test_nothing_shows_a_secret() -> None:
     shown = f"{JOE!r} {initiator!r} {target!r} {JOE.secret} {source!r} {InitiatorCredentials(JOE)}"
     assert "joes-secret" not in shown
     assert pickle.loads(pickle.dumps(JOE)) == JOE
+
+
+def test_a_recorded_response_is_refused_at_the_next_login() -> None:
+    """RFC 7143 section 9.2.1: the challenge of each login is new, so what an eavesdropper heard proves nothing."""
+    initiator, target = pair(InitiatorCredentials(JOE))
+    challenge = dict(target.receive(dict(initiator.offer())))
+    heard = dict(initiator.receive(challenge))
+    target.receive(heard)
+    later = ChapTarget(TargetAuthentication((JOE,), DISK), counter(900), OutstandingChallenges())
+    fresh = dict(
+        later.receive(dict(ChapInitiator(InitiatorCredentials(JOE), counter(), OutstandingChallenges()).offer()))
+    )
+    assert fresh["CHAP_C"] != challenge["CHAP_C"]
+    with pytest.raises(AuthenticationError):
+        later.receive(heard)
