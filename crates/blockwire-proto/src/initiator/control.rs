@@ -4,7 +4,7 @@ use blockwire_wire::bhs::{FINAL, IMMEDIATE};
 use blockwire_wire::{BHS_LEN, Bhs, Opcode, RESERVED_TAG};
 
 use super::session::{Event, InitiatorSession};
-use super::task::{Kind, Purpose, State};
+use super::task::{Kind, Purpose, State, Task};
 use crate::endpoint::Fatal;
 use crate::params::ConnIndex;
 use crate::send_queue::Payload;
@@ -13,6 +13,11 @@ use crate::slab::Slot;
 /// PDUs that belong to no task (answers to pings, SNACKs) and wait to be sent on one connection: a target that pings and
 /// does not read cannot make them pile up.
 const MOST_ANSWERS: usize = 256;
+
+/// Place of AsyncEvent in an Asynchronous Message (RFC 7143 11.9).
+const ASYNC_EVENT_FIELD: usize = 36;
+/// AsyncEvent 5 (11.9.1).
+const TASKS_TERMINATED: u8 = 5;
 
 impl InitiatorSession {
     /// Queues a keep-alive NOP-Out that asks for an answer (RFC 7143 11.18).
@@ -127,7 +132,23 @@ impl InitiatorSession {
 
     /// Asynchronous Message (RFC 7143 11.9): what to do about it is decided above.
     pub(super) fn on_async(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) {
+        if bhs.0[ASYNC_EVENT_FIELD] == TASKS_TERMINATED && self.params.fast_abort {
+            self.on_tasks_terminated(conn, bhs.lun());
+        }
         self.hand_up(conn, 0, bhs, data);
+    }
+
+    /// The target terminates all tasks of a logical unit under FastAbort (RFC 7143 11.9.1, event 5): first their data stops,
+    /// then the message is acknowledged with a NOP-Out that asks for no answer and carries the LUN.
+    fn on_tasks_terminated(&mut self, conn: ConnIndex, lun: u64) {
+        let here = |task: &Task| task.is_active_on(conn) && task.kind == Kind::Scsi && task.bhs.lun() == lun;
+        for slot in self.tasks.slots(here) {
+            self.drop_data_out(slot);
+        }
+        let mut acknowledgement = self.immediate_header(conn, Opcode::NopOut, FINAL);
+        acknowledgement.set_initiator_task_tag(RESERVED_TAG);
+        acknowledgement.set_lun(lun);
+        self.connection(conn).queue.push(acknowledgement, Payload::None, None, 0);
     }
 
     /// Reject (RFC 7143 11.17). It ends a request only when it is about the request PDU itself (7.3).

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::Event;
 use super::peer::*;
 use crate::{ConnectionParams, SessionParams};
 
@@ -131,5 +132,35 @@ proptest! {
         }
         let _ = rig.deliver(0, &bytes);
         prop_assert_eq!(rig.memory[&slot].len(), 1024);
+    }
+}
+
+#[test]
+fn tasks_terminated_under_fast_abort() {
+    // RFC 7143 11.9.1, event 5: stop Data-Out for the LUN, then acknowledge with a non-ping NOP-Out that carries the LUN
+    for fast_abort in [true, false] {
+        let params = SessionParams { fast_abort, immediate_data: false, ..SessionParams::default() };
+        let mut rig = Rig::new(params, ConnectionParams::default());
+        let slot = rig.command(&[0x2a; 10], 65_536, 0);
+        rig.memory.insert(slot, pattern(65_536));
+        let tag = word(&split(&rig.sent(0))[0].0, 16);
+        let mut r2t = pdu(0x31, 0x80, [0, 0], tag, [0x77, STAT_SN, 0x11, MAX, 0, 0, 32_768], &[]);
+        r2t[8..16].copy_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0]);
+        rig.deliver(0, &r2t).unwrap();
+        let mut message = pdu(0x32, 0x80, [0, 0], 0xffff_ffff, [0, STAT_SN, 0x11, MAX, 0x0500_0000, 0, 0], &[]);
+        message[8..16].copy_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0]);
+        rig.deliver(0, &message).unwrap();
+        assert!(matches!(rig.session.poll_event(), Some(Event::Control { context: 0, .. })));
+        let sent = split(&rig.sent(0));
+        if !fast_abort {
+            assert!(sent.iter().all(|(header, _)| header[0] == 0x05) && sent.len() == 4);
+            continue;
+        }
+        assert_eq!(sent.len(), 1, "no Data-Out any more");
+        let header = &sent[0].0;
+        assert_eq!((header[0], header[1]), (0x40, 0x80));
+        assert_eq!(header[8..16], [0, 3, 0, 0, 0, 0, 0, 0]);
+        assert_eq!((word(header, 16), word(header, 20)), (0xffff_ffff, 0xffff_ffff));
+        assert_eq!(word(header, 28), STAT_SN + 1, "its StatSN is acknowledged");
     }
 }
