@@ -12,7 +12,7 @@ CARGO_TEST := cargo test --workspace --exclude blockwire-py --locked --quiet
 NATIVE_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 PYTEST_ARGS ?=
 
-.PHONY: help demo test check build wheel bench fuzz peers lock format clean toolchain
+.PHONY: help demo test soak check build wheel bench fuzz peers lock format clean toolchain
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ test: build ## the whole suite, foreign peers included (installs them where it m
 	@scripts/peers --best-effort
 	$(CARGO_TEST)
 	$(BIN)/python -m pytest -q -m "not soak" $(PYTEST_ARGS)
+
+soak: build ## the long tests: links cut after every byte, thousands of random schedules, the suite on [::1]
+	$(BIN)/python -m pytest -q -m soak $(PYTEST_ARGS)
 
 check: build ## before every commit: lint, types, unit and cargo tests, no peers
 	$(BIN)/ruff check --quiet .

@@ -205,7 +205,7 @@ class Session:
         error = errors.ConnectionLostError(
             text,
             evidence=str(cause) if cause is not None else "",
-            next="check that the target runs and the network is up; the initiator keeps trying",
+            next="check that the target runs and the network is up",
         )
         error.__cause__ = cause
         return error
