@@ -41,6 +41,7 @@ GOOD_SUITES = [
     "iSCSI.iSCSIcmdsn",
     "iSCSI.iSCSIdatasn",
     "iSCSI.iSCSIResiduals",
+    "iSCSI.iSCSITMF",
 ]
 REFUSED_SUITES = [
     # Commands that are not asked for yet: each test ends by seeing ILLEGAL REQUEST, INVALID COMMAND OPERATION CODE.
