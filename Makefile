@@ -12,7 +12,7 @@ CARGO_TEST := cargo test --workspace --exclude blockwire-py --locked --quiet
 NATIVE_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates -name '*.rs' -o -name Cargo.toml)
 PYTEST_ARGS ?=
 
-.PHONY: help demo test soak check build wheel bench fuzz peers lock format clean toolchain
+.PHONY: help demo test soak check check-rust check-python check-unit build wheel bench fuzz peers lock format clean toolchain
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,13 +29,20 @@ soak: build ## the long tests: links cut after every byte, thousands of random s
 	$(BIN)/python -m pytest -q -m soak $(PYTEST_ARGS)
 
 check: build ## before every commit: lint, types, unit and cargo tests, no peers
-	$(BIN)/ruff check --quiet .
-	$(BIN)/ruff format --check --quiet .
+	@$(MAKE) --no-print-directory -j3 check-rust check-python check-unit
+
+check-rust:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	$(BIN)/mypy
 	$(CARGO_TEST)
-	$(BIN)/python -m pytest -q -m "not interop and not slow and not soak" $(PYTEST_ARGS)
+
+check-python:
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+check-unit:
+	$(BIN)/python -m pytest -q -m "not interop and not slow and not soak" tests/architecture tests/audit tests/unit $(PYTEST_ARGS)
 
 build: toolchain .venv/.native ## the native module, optimised, into .venv
 
