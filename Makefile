@@ -32,9 +32,9 @@ check: build ## before every commit: lint, types, unit and cargo tests, no peers
 	@$(MAKE) --no-print-directory -j3 check-rust check-python check-unit
 
 check-rust:
-	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
-	$(CARGO_TEST)
+	MAKEFLAGS= cargo fmt --all --check
+	MAKEFLAGS= cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+	MAKEFLAGS= $(CARGO_TEST)
 
 check-python:
 	$(BIN)/ruff check --quiet .
