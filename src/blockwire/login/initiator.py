@@ -12,7 +12,7 @@ from blockwire.auth.secrets import InitiatorCredentials
 from blockwire.errors import Error, NegotiationError, ProtocolError
 from blockwire.login.exchange import LoginMachine
 from blockwire.login.result import LoginDone, LoginLimits, LoginResult
-from blockwire.login.states import Action, Step
+from blockwire.login.states import STAGE_TRANSITIONS, Action, Step
 from blockwire.names import Isid
 from blockwire.negotiate import Negotiation, Parameters, Preferences, Received
 from blockwire.negotiate.engine import Phase
@@ -205,7 +205,7 @@ class InitiatorLogin(LoginMachine):
             raise ProtocolError(
                 "the target made a transition that was not asked for", evidence="RFC 7143 section 11.13.6"
             )
-        if response.transit and not last.csg < response.nsg <= last.nsg:
+        if response.transit and (response.nsg not in STAGE_TRANSITIONS[Stage(last.csg)] or response.nsg > last.nsg):
             raise ProtocolError("there is no such stage transition", evidence=f"CSG={response.csg} NSG={response.nsg}")
 
     def _refused(self, response: LoginResponse) -> NoReturn:

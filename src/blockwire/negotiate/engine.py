@@ -167,7 +167,9 @@ class Negotiation:
                 self._take_refusal(name, text)
                 continue
             key = KEYS.get(name)
-            if name in self._seen and not (key and key.repeatable):
+            # A key that we offered and that is not waited for any more was answered: its negotiation is over.
+            settled = name in self._sent and (key is None or key.function not in (Function.DECLARE, Function.SECURITY))
+            if (name in self._seen or settled) and not (key and key.repeatable):
                 # 6.3: "an attempt to renegotiate/redeclare … MUST be detected".
                 raise NegotiationError(f"{name} was sent twice", key=name, evidence="RFC 7143 section 6.3")
             self._seen.add(name)

@@ -83,16 +83,16 @@ class Preferences:
         if "FirstBurstLength" not in keys:
             wanted["FirstBurstLength"] = str(min(int(wanted["FirstBurstLength"], 0), int(wanted["MaxBurstLength"], 0)))
         result = cls(tuple(wanted.items()))
-        if role == "initiator":
-            result._check_rules(keys)
-        return result
+        return result._settled(keys) if role == "initiator" else result
 
-    def _check_rules(self, keys: Mapping[str, str]) -> None:
+    def _settled(self, keys: Mapping[str, str]) -> Self:
+        """A copy whose offers can stand together: what nobody set gives way, what was set is an error."""
         offered = Parameters()
         for name, text in self.values:
             key = KEYS.get(name)
             if key is not None and key.field is not None and key.function is not Function.FIRST:
                 offered = offered.changed(**{key.field: key.parse(text)})
+        lowered: dict[str, str] = {}
         for rule in rules.broken_rules(offered):
             if rule.key in keys:
                 raise ConfigurationError(
@@ -101,6 +101,8 @@ class Preferences:
                     evidence=f"RFC 7143 section {rule.section}: {rule.why}",
                     next=f"{rule.key} can be {rule.limit(offered)} at most here",
                 )
+            lowered[rule.key] = str(rule.limit(offered))
+        return self.with_keys(lowered)
 
     def get(self, name: str) -> str | None:
         """The text wanted for a key, or ``None``."""

@@ -339,3 +339,19 @@ def test_reports_of_tasks_and_protocol_level_are_what_the_initiator_wants() -> N
     assert answers(target(), *offers) == {"TaskReporting": "FastAbort", "iSCSIProtocolLevel": "2"}
     offers = [("TaskReporting", "ResponseFence,RFC3720"), ("iSCSIProtocolLevel", "1")]
     assert answers(target(), *offers) == {"TaskReporting": "ResponseFence", "iSCSIProtocolLevel": "1"}
+
+
+def test_a_key_that_was_settled_is_not_offered_again() -> None:
+    # 6.3: the initiator answered the target's offer; its own offer of the same key would be a renegotiation.
+    negotiation = target(MaxBurstLength="65536", FirstBurstLength="65536")
+    assert ("MaxBurstLength", "65536") in negotiation.needed_offers()
+    negotiation.receive([("MaxBurstLength", "65536")], "operational")
+    with pytest.raises(NegotiationError):
+        negotiation.receive([("MaxBurstLength", "32768")], "operational")
+
+
+def test_recovery_in_order_offers_one_outstanding_r2t() -> None:
+    # 13.19: "if ErrorRecoveryLevel is not 0 and DataSequenceInOrder is set to Yes, then MaxOutstandingR2T MUST be set
+    # to 1": a target that picks the number offered would make a session that cannot be.
+    offered = Preferences.of("initiator", {"ErrorRecoveryLevel": "1", "DataSequenceInOrder": "Yes"})
+    assert offered.get("MaxOutstandingR2T") == "1"
