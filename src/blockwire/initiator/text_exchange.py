@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from blockwire import errors
 from blockwire.negotiate import Negotiation, Parameters, Preferences
 from blockwire.text.initiator import TextDone, TextFailed, TextInitiator
+from blockwire.text.limits import TextLimits
 from blockwire.wire.constants import Opcode
 from blockwire.wire.keys import Pairs
 from blockwire.wire.pdu import WireError
@@ -27,7 +28,8 @@ async def exchange(
 ) -> TextDone:
     """One whole text exchange on one connection. ProtocolError, ConnectionLostError or TimedOutError when it fails;
     every parameter is then what it was (7.12)."""
-    machine = TextInitiator(_TAG, pairs, max_send, session.runtime.now(), negotiation)
+    limits = TextLimits(seconds=session.timers.timeout)
+    machine = TextInitiator(_TAG, pairs, max_send, session.runtime.now(), negotiation, limits)
     while True:
         while (request := machine.poll_request()) is not None:
             token = session.plane.send_pdu(session.id, cid, request.encode(), request.data)
@@ -37,8 +39,9 @@ async def exchange(
                 return done
             case TextFailed(error=error):
                 raise error
+        left = limits.seconds if machine.deadline is None else max(0.0, machine.deadline - session.runtime.now())
         try:
-            async with session.runtime.timeout(session.timers.timeout):
+            async with session.runtime.timeout(left):
                 answer = await waiting
         except TimeoutError as error:
             raise errors.TimedOutError("the target does not answer a text request", code="text.timeout") from error

@@ -139,6 +139,7 @@ class Arrival:
             raise
         finally:
             server.half_open.leave(ticket)
+            machine.close()  # its challenge is not outstanding any more, however it ended
         server.logins += 1
 
     def _failed(self, machine: TargetLogin, error: Error | OSError) -> None:

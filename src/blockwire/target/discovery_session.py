@@ -78,14 +78,16 @@ class DiscoverySession:
         self._stat_sn, self._exp_cmd_sn = result.stat_sn, result.cmd_sn
         self._header_digest = agreed.header_digest == "CRC32C"
         self._data_digest = agreed.data_digest == "CRC32C"
-        self._text = TextTarget(agreed, answering(self._targets, result.target_name), self._preferences)
+        # Also when it named a target, all are told of: appendix C knows session types only.
+        self._text = TextTarget(agreed, answering(self._targets, ""), self._preferences)
         deframer = Deframer(agreed.target_max_recv_data_segment_length, 0, self._header_digest, self._data_digest)
         deframer.feed(result.over_read)
         try:
             while not self._closing:
                 frame = deframer.next()
                 if frame is not None:
-                    await self._answer(frame)
+                    async with self._runtime.timeout(IDLE_SECONDS):  # who does not read is as idle as who is silent
+                        await self._answer(frame)
                     continue
                 async with self._runtime.timeout(IDLE_SECONDS):
                     data = await self._transport.recv(65536)

@@ -121,7 +121,10 @@ class TargetServer:
                 )  # fmt: skip
         except BaseException:
             self.stopping = True
-            await self._close_everything()
+            try:
+                await self._close_everything()
+            finally:
+                self._stopped.set()
             raise
         for listener in self._listeners:
             self._accepting.append(self.runtime.spawn(self._accept(listener), "accept"))

@@ -72,6 +72,7 @@ class TextTarget:
 
     def handle_request(self, request: TextRequest, now: float) -> TextReply:
         """The reply; :class:`ProtocolError` (with its reject reason) is answered with a Reject, which resets all."""
+        self.handle_timeout(now)  # nobody has to wake up for it: what is late is refused when it comes
         try:
             return self._handle(request, now)
         except WireError as error:

@@ -11,6 +11,7 @@ from blockwire import errors
 from blockwire.dataplane import api
 from blockwire.initiator.options import Timers
 from blockwire.initiator.session import State
+from blockwire.wire.text import TextResponse
 
 
 def test_logout_is_sent_once_and_the_session_is_forgotten(bench, scenario) -> None:
@@ -183,5 +184,32 @@ def test_two_initiators_in_one_process_share_nothing(scenario) -> None:
         await one.initiator.close()
         assert await second.pread(512, 0) == bytes(512)
         await two.initiator.close()
+
+    scenario(work)
+
+
+def test_a_text_exchange_without_end_ends_in_time(bench, scenario) -> None:
+    async def work() -> None:
+        session = await bench.session(Timers(timeout=0.3, logout=0.1))
+        answered = 0
+
+        def drip(number: int, header: bytes, data: bytes) -> tuple[bytes, bytes] | None:
+            # One byte in each answer, and never the last.
+            nonlocal answered
+            if header[0] & 0x3F != 0x04:
+                return None
+            answered += 1
+            pdu = TextResponse(
+                final=False, continued=True, initiator_task_tag=1, target_transfer_tag=answered, data=b"X"
+            )
+            return pdu.encode(), pdu.data
+
+        bench.plane.on_pdu = drip
+        async with asyncio.timeout(2):
+            with pytest.raises(errors.Error) as caught:
+                await session.renegotiate({"MaxRecvDataSegmentLength": "4096"})
+        assert answered > 1
+        assert caught.value.code == "text.timeout"
+        await session.close()
 
     scenario(work)

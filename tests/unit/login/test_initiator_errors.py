@@ -16,8 +16,8 @@ ISID = bytes(plan().isid)
 
 def response(csg: int, nsg: int = 0, pairs: list[tuple[str, str]] | None = None, **changes: Any) -> LoginResponse:
     values: dict[str, Any] = {
-        "transit": bool(nsg), "csg": csg, "nsg": nsg, "isid": ISID, "initiator_task_tag": 0, "tsih": 5 if nsg == 3 else 0,
-        "data": keys.join_pairs(pairs or []),
+        "transit": bool(nsg), "csg": csg, "nsg": nsg, "isid": ISID, "initiator_task_tag": 0,
+        "tsih": 5 if nsg == 3 else 0, "data": keys.join_pairs(pairs or []),
     }  # fmt: skip
     return LoginResponse(**{**values, **changes})
 

@@ -210,6 +210,14 @@ def test_the_initiator_against_wrong_targets() -> None:
     assert isinstance(stuck.poll_event(), TextFailed)
 
 
+def test_an_exchange_that_goes_on_too_late_is_over() -> None:
+    end = target()
+    first = end.handle_request(request([("SendTargets", "All")]), 100.0).response
+    with pytest.raises(ProtocolError) as caught:
+        end.handle_request(request([], target_transfer_tag=first.target_transfer_tag), 131.0)
+    assert caught.value.reject_reason == 0x09
+
+
 def test_initiator_timeout() -> None:
     initiator = ask([("SendTargets", "All")])
     initiator.handle_timeout(30.0)

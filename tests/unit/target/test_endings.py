@@ -1,0 +1,102 @@
+"""Logins, discovery sessions and servers that do not come to a good end: nothing of them is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from blockwire import errors
+from blockwire.config import arguments
+from blockwire.config.authentication import chap
+from blockwire.dataplane.dispatch import Dispatch
+from blockwire.dataplane.fake import FakePlane
+from blockwire.net.asyncio_runtime import AsyncioRuntime
+from blockwire.target import discovery_session
+from blockwire.target.server import TargetServer
+from blockwire.wire.keys import join_pairs
+from blockwire.wire.login import LoginRequest
+from blockwire.wire.nop import NopOut
+from tests.unit.target.conftest import NAME, Bench, Run
+from tests.unit.target.raw_initiator import INITIATOR
+from tests.unit.target.test_sessions import ISID2, ask_targets
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_challenges_of_logins_that_break_off_are_forgotten(run: Run, evicted: bool) -> None:
+    # 9.2.1: the registry of outstanding challenges is the target's; who resets the connection must not fill it.
+    async def test(bench: Bench) -> None:
+        for _ in range(3):
+            initiator = await bench.connect()
+            await initiator.send(
+                LoginRequest(
+                    csg=0, isid=ISID2, initiator_task_tag=5,
+                    data=join_pairs([
+                        ("InitiatorName", INITIATOR), ("TargetName", NAME), ("AuthMethod", "CHAP"),
+                    ]),
+                )
+            )  # fmt: skip
+            await initiator.receive()
+            await initiator.send(
+                LoginRequest(csg=0, isid=ISID2, initiator_task_tag=5, data=join_pairs([("CHAP_A", "5")]))
+            )
+            await initiator.receive()
+            assert len(bench.server.challenges) == 1
+            if evicted:
+                bench.server.half_open.close()
+            else:
+                sock = initiator.writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                initiator.writer.transport.abort()
+            async with asyncio.timeout(5):
+                while len(bench.server.half_open) or not bench.told("evicted" if evicted else "login-failed"):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            await bench.settle()
+            assert len(bench.server.challenges) == 0
+
+    run(test, authentication=chap("lab", secret="a secret of sixteen"))
+
+
+def test_discovery_that_names_a_target_is_told_of_all(run: Run) -> None:
+    # Appendix C: SendTargets=All "MUST be supported on a Discovery session", and one may name a target (13.4).
+    async def test(bench: Bench) -> None:
+        initiator = await bench.connect()
+        assert (await initiator.log_in(NAME, keys=[("SessionType", "Discovery")])).status == 0
+        assert ("TargetName", NAME) in await ask_targets(initiator, "All")
+        assert ("TargetName", NAME) in await ask_targets(initiator, NAME, 2)
+
+    run(test)
+
+
+def test_a_discovery_session_that_does_not_read_ends(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery_session, "IDLE_SECONDS", 0.3)
+
+    async def test(bench: Bench) -> None:
+        initiator = await bench.connect()
+        assert (await initiator.log_in()).status == 0
+        ping = NopOut(initiator_task_tag=3, immediate=True, data=bytes(8192)).to_bytes()
+        initiator.writer.write(ping * 4096)
+        async with asyncio.timeout(10):
+            while not bench.told("discovery"):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert bench.told("discovery")[0].details["reason"] == "idle"
+        assert len(bench.server.half_open) == 0
+
+    run(test)
+
+
+def test_stop_after_a_start_that_failed_returns() -> None:
+    async def main() -> None:
+        plane = FakePlane()
+        dispatch = Dispatch(plane)
+        dispatch.attach()
+        configuration = arguments.build(("missing.img",), host="host", portals=["127.0.0.1:0"])
+        server = TargetServer(configuration, plane, dispatch, AsyncioRuntime(), host_id="host")
+        with pytest.raises(errors.ConfigurationError):
+            await server.start()
+        async with asyncio.timeout(2):
+            await server.stop()
+
+    asyncio.run(main())
