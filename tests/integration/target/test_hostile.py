@@ -207,15 +207,17 @@ def test_slow_readers_with_deep_queues(portal: Portal, lun: int) -> None:
     portal.honest()
 
 
-def test_writes_whose_data_never_comes_take_no_more_than_the_arena(portal: Portal) -> None:
+def test_writes_whose_data_never_comes_are_not_noticed_by_others(portal: Portal) -> None:
     before = portal.memory()
     socks = []
-    for number in range(40):
-        sock, first = log_in(portal, 300 + number)
-        sock.sendall(b"".join(command(first + i, ten(0x2A, i * 128, 128), 65536, 0x20) for i in range(32)))
+    for number in range(60):
+        sock, first = log_in(portal, 300 + number, b"MaxBurstLength=1048576\0InitialR2T=Yes\0MaxOutstandingR2T=8\0")
+        # 60 times 128 MiB are announced, and not one byte of it comes
+        sock.sendall(b"".join(command(first + i, ten(0x2A, i % 30 * 2048, 2048), 1 << 20, 0x20) for i in range(128)))
         socks.append(sock)
     time.sleep(0.5)
     assert portal.memory() - before < 300 << 20
+    portal.honest()
     for sock in socks:
         sock.close()
     portal.honest()

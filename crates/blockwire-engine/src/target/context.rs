@@ -14,7 +14,7 @@ use super::role::{Outlet, SendScratch};
 use super::sense::Sense;
 use super::session::Session;
 use super::work::{NOT_DIRECT, Operation, Phase, PieceMemory, copy_piece};
-use crate::buffers::Arena;
+use crate::buffers::{Arena, SEGMENT};
 use crate::clock::{Nanos, SECOND};
 use crate::counters::Counters;
 use crate::events::{Event, EventQueue, Failure, StoreId};
@@ -348,10 +348,19 @@ impl Context<'_> {
     }
 
     /// Bytes of the arena that this session's Data-Out may hold: a quarter of all, and no more than what it leaves to the
-    /// others, so that writes whose data never comes do not take everything.
+    /// others, so that writes whose data never comes do not take everything. The last quarter is for those that hold nothing.
     fn data_quota(&self) -> u64 {
-        let share = (self.arena.available() as u64 + self.session.reserved) / 2;
-        share.min(self.arena.capacity() as u64 / 4)
+        let quarter = self.arena.capacity() as u64 / 4;
+        let share = ((self.arena.available() as u64).saturating_sub(quarter) + self.session.reserved) / 2;
+        share.min(quarter)
+    }
+
+    /// Whether a session that holds nothing for Data-Out may take `len` bytes. Sixty silent writers with long bursts leave an
+    /// eighth of the arena, in which a burst of one segment always finds room; a burst of more than half of it has no such bound.
+    fn may_begin(&self, len: u64) -> bool {
+        let capacity = self.arena.capacity() as u64;
+        let bounded = len > SEGMENT as u64 && len * 2 <= capacity;
+        !bounded || self.arena.available() as u64 >= len + capacity / 8
     }
 
     /// Takes memory for data that is asked for, all of it or none.
@@ -361,11 +370,12 @@ impl Context<'_> {
         };
         let reserved = self.session.reserved;
         let quota = self.data_quota();
-        let work = self.session.work_mut(slot);
-        let lacking = work.lacking(offset, len, limit);
-        if reserved > 0 && lacking > 0 && reserved + lacking > quota {
+        let lacking = self.session.work_mut(slot).lacking(offset, len, limit);
+        let refused = if reserved == 0 { !self.may_begin(lacking) } else { reserved + lacking > quota };
+        if lacking > 0 && refused {
             return false;
         }
+        let work = self.session.work_mut(slot);
         let before = work.out_bytes;
         let done = work.reserve(self.arena, offset, len, limit);
         let after = work.out_bytes;

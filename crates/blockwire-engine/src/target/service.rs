@@ -312,24 +312,36 @@ impl TargetSide {
         }
     }
 
-    /// Tasks that waited for memory.
+    /// Tasks that waited for memory; first those of sessions that hold none for Data-Out, so that what a silent writer lost is
+    /// not taken by the next.
     fn feed_hungry(&mut self, core: &mut Core) {
-        for _ in 0..self.shared.hungry.len() {
-            let Some((index, slot, generation)) = self.shared.hungry.pop_front() else { break };
-            self.with_session(core, index, |cx| {
-                if cx.session.work_of(slot).is_none_or(|w| w.generation != generation || !w.hungry) {
-                    return;
-                }
-                let work = cx.session.work_mut(slot);
-                work.hungry = false;
-                match work.phase {
-                    Phase::Run => cx.step(slot),
-                    Phase::Collect(length) => cx.collect(slot, length),
-                    _ => {}
-                }
-                cx.wake_task(slot);
-            });
+        let mut waiting = std::mem::take(&mut self.shared.hungry);
+        waiting.retain(|&task| {
+            let holds = self.shared.sessions[task.0 as usize].as_deref().is_some_and(|s| s.reserved > 0);
+            if !holds {
+                self.feed(core, task);
+            }
+            holds
+        });
+        for task in waiting {
+            self.feed(core, task);
         }
+    }
+
+    fn feed(&mut self, core: &mut Core, (index, slot, generation): (u32, Slot, u32)) {
+        self.with_session(core, index, |cx| {
+            if cx.session.work_of(slot).is_none_or(|w| w.generation != generation || !w.hungry) {
+                return;
+            }
+            let work = cx.session.work_mut(slot);
+            work.hungry = false;
+            match work.phase {
+                Phase::Run => cx.step(slot),
+                Phase::Collect(length) => cx.collect(slot, length),
+                _ => {}
+            }
+            cx.wake_task(slot);
+        });
     }
 
     /// Asks memory transports for input and room; true when there was some.

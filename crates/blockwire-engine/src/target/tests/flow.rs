@@ -88,19 +88,43 @@ fn writes_whose_data_never_comes_leave_room_for_others() {
     assert_eq!(rig.pdus(0)[0].0.0[0], 0x20);
 }
 
+/// Sessions with eight WRITEs of 64 KiB each, none of whose data comes.
+fn silent_writers(rig: &mut Rig, numbers: std::ops::Range<u64>, params: &SessionParams) {
+    for silent in numbers {
+        rig.session(silent, params.clone());
+        let peer = rig.connect(silent, connection(1));
+        for i in 0..8 {
+            rig.command_on(peer, 0xa0, &cdb10(0x2a, 0, i * 128, 128), 65_536, &[]);
+        }
+    }
+}
+
+#[test]
+fn a_few_whose_data_never_comes_are_not_noticed_by_who_has_nothing() {
+    let options = PlaneOptions { arena_bytes: 16 * 65_536, ..PlaneOptions::default() };
+    let mut rig = Rig::with(ram(), params(), options);
+    silent_writers(&mut rig, 20..24, &params());
+    rig.session(50, params());
+    let honest = rig.connect(50, connection(1));
+    let data = vec![7; 65_536];
+    for _ in 0..20 {
+        let tag = rig.command_on(honest, 0xa0, &cdb10(0x2a, 0, 0, 128), 65_536, &[]);
+        assert_eq!(rig.answer(honest, tag, &data).status, 0);
+    }
+    // a longer burst leaves an eighth to others, and waits for them to go
+    let long = rig.command_on(honest, 0xa0, &cdb10(0x2a, 0, 0, 512), 262_144, &[]);
+    assert_eq!(rig.pdus(honest).len(), 0);
+    rig.at(5 * SECOND);
+    assert_eq!(rig.answer(honest, long, &vec![9; 262_144]).status, 0);
+}
+
 #[test]
 fn who_keeps_memory_for_data_that_never_comes_is_dropped_when_others_wait() {
     let options = PlaneOptions { arena_bytes: 16 * 65_536, ..PlaneOptions::default() };
     for level in [0, 2] {
         let params = SessionParams { error_recovery_level: level, ..params() };
         let mut rig = Rig::with(ram(), params.clone(), options.clone());
-        for silent in 20..26 {
-            rig.session(silent, params.clone());
-            let peer = rig.connect(silent, connection(1));
-            for i in 0..8 {
-                rig.command_on(peer, 0xa0, &cdb10(0x2a, 0, i * 128, 128), 65_536, &[]);
-            }
-        }
+        silent_writers(&mut rig, 20..40, &params);
         rig.session(50, params);
         let honest = rig.connect(50, connection(1));
         let data = vec![7; 65_536];
