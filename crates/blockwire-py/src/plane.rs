@@ -108,6 +108,10 @@ impl Plane {
         Ok(py.detach(|| self.engine.release(session, cid, mode)))
     }
 
+    fn exp_stat_sn(&self, py: Python<'_>, session: u64, cid: u16) -> PyResult<u32> {
+        api::raised(py, self.engine.exp_stat_sn(session, cid))
+    }
+
     fn numbers<'py>(&self, py: Python<'py>, session: u64) -> PyResult<Bound<'py, PyAny>> {
         let numbers = api::raised(py, self.engine.numbers(session))?;
         api::make(py, "SessionNumbers", numbers)

@@ -167,6 +167,10 @@ class DataPlane(Protocol):
         ...
 
     def numbers(self, session: SessionId) -> SessionNumbers: ...
+    def exp_stat_sn(self, session: SessionId, cid: int) -> int:
+        """Initiator: the StatSN that is expected next on connection `cid`, or was when it was lost (RFC 7143 11.12.9).
+        0 when there never was one."""
+        ...
 
     def configure(self, session: SessionId, cid: int | None, changes: Mapping[str, float]) -> OpId:
         """Live changes: `max_recv_data_segment_length`, `max_send_data_segment_length`, `keep_alive_interval`,

@@ -257,6 +257,11 @@ class FakePlane:
         released = api.ReleasedConnection(transport, b"", handoff.stat_sn, handoff.exp_stat_sn, 0)
         return self._op("release", released, session, cid, mode)
 
+    def exp_stat_sn(self, session: api.SessionId, cid: int) -> int:
+        """That of the connection's beginning: the fake counts no statuses."""
+        handoff = self.connections.get((session, cid))
+        return handoff.exp_stat_sn if handoff is not None else 0
+
     def numbers(self, session: api.SessionId) -> api.SessionNumbers:
         """`fake_numbers`, or those of the session's start."""
         if self.fake_numbers is not None:

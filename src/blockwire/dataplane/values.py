@@ -168,7 +168,8 @@ class ConnectionHandoff:
     stat_sn: int = 0
     """Target: the next StatSN to send on this connection. Initiator: ignored."""
     exp_stat_sn: int = 0
-    """Initiator: the next StatSN expected (that of the last login response plus 1). Target: ignored."""
+    """Initiator: the next StatSN expected (that of the last login response plus 1). Target, with `reassigned_from`:
+    what the initiator expected next on the old connection, all below is acknowledged (11.12.9); otherwise ignored."""
     over_read: bytes = b""
     """Bytes after the last login PDU that were already read from the transport."""
     peer: str = ""
@@ -178,7 +179,8 @@ class ConnectionHandoff:
     keep_alive_timeout: float = 0.0
     """Seconds to wait for the answer before the connection is given up."""
     reassigned_from: int | None = None
-    """CID of a frozen connection whose place this one takes (implicit logout, RFC 7143 6.3.4)."""
+    """CID of a frozen connection whose place this one takes (implicit logout, RFC 7143 6.3.4). An initiator's tasks of
+    it go on here; at the target each waits for its TASK REASSIGN."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,7 +186,7 @@ class Connections:
         try:
             login = await session.initiator.log_in_further(
                 session.runtime, session.plane.limits(), leading, cid, session.plane.numbers(number),
-                reinstate=reinstate,
+                reinstate=reinstate, exp_stat_sn=session.plane.exp_stat_sn(number, cid) if reinstate else 0,
             )  # fmt: skip
             try:
                 if number != self._number or not self._here():

@@ -24,11 +24,13 @@ async def log_in_further(
     *,
     challenges: OutstandingChallenges,
     reinstate: bool = False,
+    exp_stat_sn: int = 0,
 ) -> LoggedIn:
     """Logs in one more connection of the session that `leading` began: same ISID and TSIH, its own CID.
 
     `numbers` are the live ones of the session (11.12.8). With `reinstate` the connection takes the place of that with
-    this CID, which is logged out thereby (6.3.4). LoginError with its status when the target does not want it.
+    this CID, which is logged out thereby (6.3.4), and `exp_stat_sn` tells what came there (11.12.9). LoginError with
+    its status when the target does not want it.
     """
     spec, options = leading.spec, leading.options
     plan = LoginPlan(
@@ -42,6 +44,7 @@ async def log_in_further(
         session=leading.parameters,
         reinstate=reinstate,
         cmd_sn=numbers.cmd_sn,
+        exp_stat_sn=exp_stat_sn,
     )
     transport, portal, result, _ = await log_in_anywhere(runtime, leading.portal, plan, options, challenges)
     try:

@@ -57,7 +57,8 @@ async def request(
     wait = session.timers.timeout if seconds is None else seconds
     try:
         async with session.runtime.timeout(wait):
-            answer = await _answered(session, pdu.encode(), task, cid, again=function not in _ENDING)
+            query = function is TaskFunction.QUERY_TASK
+            answer = await _answered(session, pdu.encode(), task, cid, again=function not in _ENDING, query=query)
     except TimeoutError as error:
         raise errors.TimedOutError(
             f"{function.name}: no answer in time", code="task-management.timeout", evidence=f"nothing within {wait:g} s"
@@ -65,13 +66,30 @@ async def request(
     return TaskManagementResponse.decode(bytes(answer.header), b"", bytes(answer.data))
 
 
-async def _answered(session: Session, pdu: bytes, task: TaskView | None, cid: int | None, *, again: bool) -> ControlPdu:
+async def _allegiance(session: Session, task: TaskView) -> int | None:
+    """The CID that a task is allegiant to now; None while it waits for a connection."""
+    for found in await tasks(session):
+        if found.initiator_task_tag == task.initiator_task_tag:
+            return None if found.frozen else found.cid
+    return task.cid
+
+
+async def _answered(
+    session: Session, pdu: bytes, task: TaskView | None, cid: int | None, *, again: bool, query: bool
+) -> ControlPdu:
     """A request that is lost with its connection is sent again while the session lives on: done twice, every function
     comes to the same (7.2.2: it cannot be reassigned)."""
     while True:
         await session.ready()
         number = session.id
-        on = task.cid if task is not None else cid
+        on = cid
+        if task is not None:
+            on = await _allegiance(session, task)
+            if on is None and query:
+                # RFC 7144 6.3: on the connection that the task is allegiant to. Another one would establish a new
+                # allegiance without an ExpDataSN, while the session gives it one by TASK REASSIGN.
+                await session.runtime.sleep(session.timers.reopen_first)
+                continue
         try:
             token = session.plane.send_pdu(number, on if on in session.cids else None, pdu)
             return await session.dispatch.answer(token)

@@ -39,6 +39,8 @@ class Arrival:
         self._discovery: DiscoverySession | None = None
         self._joined: int | None = None
         """The CID with which this connection joins a session that is there."""
+        self._expected: int | None = None
+        """ExpStatSN of the connection that this one takes the place of."""
         self._evicted = False
 
     # ------------------------------------------------------------------ the policy
@@ -193,6 +195,8 @@ class Arrival:
                 raise login_error(LoginStatus.SESSION_DOES_NOT_EXIST, whose="peer")
             joined.reserve(admission.cid)
             self._session, self._joined = joined, admission.cid
+            if admission.action is Action.REINSTATE_CONNECTION:
+                self._expected = admission.exp_stat_sn
             return joined.tsih
         # Session reinstatement (6.3.5): the old one ends before the new one begins. In a loop, because another login
         # of the same name may have come in between.
@@ -246,7 +250,8 @@ class Arrival:
         peer, local = self.transport.peer, self.transport.local
         fresh = self._joined is None
         keep_alive = (limits.keep_alive_seconds, limits.keep_alive_timeout)
-        await session.adopt(handoff(result, self.transport.detach(), peer, keep_alive, None), result.parameters, local)
+        given = handoff(result, self.transport.detach(), peer, keep_alive, self._expected)
+        await session.adopt(given, result.parameters, local)
         if fresh and session.connections:
             details = {**session.describe(), "keys": result.parameters.to_keys()}
             if result.authenticated_as:

@@ -229,15 +229,34 @@ class Recovery:
             return TaskResponse.REASSIGNMENT_NOT_SUPPORTED, Effects()
         if not request.immediate:  # 11.5.1: MUST be issued as an immediate command
             return TaskResponse.FUNCTION_REJECTED, Effects()
-        tag = request.referenced_task_tag
-        scope = AbortScope(AbortKind.TASK, session=self._session, initiator_task_tag=tag)
-        found: tuple[TaskView, ...] = await self._dispatch.op(self._plane.query(scope))
-        if not found:
+        task = await self._task(request.referenced_task_tag)
+        if task is None:
             return TaskResponse.TASK_DOES_NOT_EXIST, Effects()
-        (task,) = found
         if task.control:
             return TaskResponse.FUNCTION_REJECTED, Effects()
-        left = self.connections.remains.get(task.cid)
-        if not task.frozen or (left is not None and not left.logged_out):
+        if not self._is_free(task):
             return TaskResponse.TASK_STILL_ALLEGIANT, Effects()
-        return TaskResponse.FUNCTION_COMPLETE, Effects(rebind=(tag, task.cid), exp_data_sn=request.exp_data_sn)
+        rebind = (task.initiator_task_tag, task.cid)
+        return TaskResponse.FUNCTION_COMPLETE, Effects(rebind=rebind, exp_data_sn=request.exp_data_sn)
+
+    async def queried(self, request: TaskManagementRequest) -> Effects:
+        """What a QUERY TASK that found its task does besides: a new allegiance for a task whose connection was logged
+        out (RFC 7144 6.3). It has no ExpDataSN: all data that is not acknowledged is sent again.
+
+        A task that is answered is not in the task set any more, and stays as it is: its status would come after the
+        initiator was told so.
+        """
+        task = await self._task(request.referenced_task_tag)
+        if not self.keeps or task is None or task.control or task.responded or not self._is_free(task):
+            return Effects()
+        return Effects(rebind=(task.initiator_task_tag, task.cid))
+
+    async def _task(self, tag: int) -> TaskView | None:
+        scope = AbortScope(AbortKind.TASK, session=self._session, initiator_task_tag=tag)
+        found: tuple[TaskView, ...] = await self._dispatch.op(self._plane.query(scope))
+        return next(iter(found), None)
+
+    def _is_free(self, task: TaskView) -> bool:
+        """It has no allegiance, and the connection it had was logged out (7.2.2)."""
+        left = self.connections.remains.get(task.cid)
+        return task.frozen and (left is None or left.logged_out)

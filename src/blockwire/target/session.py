@@ -90,9 +90,10 @@ def session_spec(admission: Admission, portal_group_tag: int, tsih: int) -> Sess
 
 
 def handoff(
-    result: LoginResult, transport: TransportHandle, peer: str, keep_alive: tuple[float, float], reassigned: int | None
+    result: LoginResult, transport: TransportHandle, peer: str, keep_alive: tuple[float, float], expected: int | None
 ) -> ConnectionHandoff:
-    """A logged-in connection on its way to the plane; ``keep_alive`` is (interval, timeout) in seconds."""
+    """A logged-in connection on its way to the plane. ``keep_alive`` is (interval, timeout) in seconds, ``expected``
+    the ExpStatSN of a login that reinstates its connection (RFC 7143 11.12.9)."""
     agreed = result.parameters
     return ConnectionHandoff(
         transport=transport,
@@ -106,7 +107,8 @@ def handoff(
         peer=peer,
         keep_alive_interval=keep_alive[0],
         keep_alive_timeout=keep_alive[1],
-        reassigned_from=reassigned,
+        exp_stat_sn=expected or 0,
+        reassigned_from=None if expected is None else result.cid,
     )
 
 
@@ -355,6 +357,8 @@ class TargetSession:
                 outcome = Outcome(answer)
             else:
                 outcome = await self._functions.perform(request, self, event.cid)
+                if request.function == TaskFunction.QUERY_TASK and outcome.response is TaskResponse.FUNCTION_SUCCEEDED:
+                    effects = await self.recovery.queried(request)
         except Exception:
             _log.exception("task management function %d failed", request.function)
             self._answer(event, replace(response, response=TaskResponse.FUNCTION_REJECTED))

@@ -50,8 +50,9 @@ class Several(Bench):
         return found
 
     async def log_in_further(
-        self, runtime: Any, limits: Any, leading: connect.LoggedIn, cid: int, numbers: Any, *, reinstate: bool = False
-    ) -> connect.LoggedIn:
+        self, runtime: Any, limits: Any, leading: connect.LoggedIn, cid: int, numbers: Any, *, reinstate: bool = False,
+        exp_stat_sn: int = 0,
+    ) -> connect.LoggedIn:  # fmt: skip
         self.further.append((cid, reinstate))
         if self.fail_further:
             raise self.fail_further.pop(0)

@@ -25,7 +25,7 @@ LIMITS = api.Limits(
 def keys(level: int = 2, connections: int = 4, wait: int = 0, retain: int = 20) -> list[tuple[str, str]]:
     return [
         ("ErrorRecoveryLevel", str(level)), ("MaxConnections", str(connections)), ("DataSequenceInOrder", "No"),
-        ("DefaultTime2Wait", str(wait)), ("DefaultTime2Retain", str(retain)),
+        ("DefaultTime2Wait", str(wait)), ("DefaultTime2Retain", str(retain)), ("iSCSIProtocolLevel", "2"),
     ]  # fmt: skip
 
 
@@ -321,3 +321,27 @@ def test_reassignment_below_level_2(run: Run, level: int) -> None:
         assert (await joined.reassign(77))[0] == 4
 
     scenario(run, body, level=level)
+
+
+# ---------------------------------------------------------------------- QUERY TASK
+def test_query_task_gives_a_task_of_a_connection_that_was_logged_out_a_new_allegiance(run: Run) -> None:
+    # RFC 7144 6.3
+    async def body(joined: Joined) -> None:
+        async def query(tag: int) -> tuple[int, api.Effects]:
+            request = TaskManagementRequest(
+                function=TaskFunction.QUERY_TASK, lun=bytes(8), initiator_task_tag=6, referenced_task_tag=tag
+            )
+            answer, effects = await joined.bench.control(joined.session, request, 2)
+            return TaskManagementResponse.decode(answer.header).response, effects
+
+        await joined.join(2)
+        joined.freeze(77, 1)
+        joined.freeze(78, 1, responded=True)
+        await joined.lose(1)
+        assert await query(77) == (7, api.Effects())  # not logged out: it has its allegiance
+        await joined.log_out(LogoutReason.REMOVE_FOR_RECOVERY, 1, on=2)
+        assert await query(77) == (7, api.Effects(rebind=(77, 1)))
+        assert await query(78) == (0, api.Effects())  # not in the task set any more
+        assert await query(79) == (0, api.Effects())
+
+    scenario(run, body)

@@ -159,6 +159,12 @@ impl InitiatorSession {
         self.lock().side.proto.numbers()
     }
 
+    /// ExpStatSN of the connection with this CID, which may be gone; 0 for one that never was.
+    #[must_use]
+    pub fn exp_stat_sn(&self, cid: u16) -> u32 {
+        self.lock().side.proto.last_exp_stat_sn(cid).unwrap_or(0)
+    }
+
     /// Takes a connection in; the caller (the background) watches its descriptor under `number`.
     pub(super) fn adopt(
         &self, handoff: Handoff, number: u32, now: Nanos,

@@ -116,6 +116,17 @@ impl Plane {
         })
     }
 
+    /// `api.exp_stat_sn`: of a target's session 0.
+    ///
+    /// # Errors
+    /// There is no such session.
+    pub fn exp_stat_sn(&self, session: SessionId, cid: u16) -> Result<u32, Failure> {
+        Ok(match self.session(session)? {
+            Session::Target { .. } => 0,
+            Session::Initiator(session) => session.exp_stat_sn(cid),
+        })
+    }
+
     /// `api.adopt`, either role. The transport is the plane's from now on, and closed when this fails.
     pub fn adopt(&self, session: SessionId, handoff: Handoff) -> OpId {
         match self.session(session) {

@@ -27,6 +27,9 @@ use crate::sys::epoll::Interest;
 use crate::sys::socket;
 use crate::transport::Transport;
 
+/// Most bytes of a Reject to a connection that ends with its first PDUs.
+const LAST_WORDS: usize = 64 * 1024;
+
 fn unknown_session(id: SessionId) -> Failure {
     Failure::new("plane.unknown", format!("there is no session {id}"))
 }
@@ -138,6 +141,10 @@ impl TargetSide {
             let mode = if level >= 2 { ReleaseMode::Freeze } else { ReleaseMode::Terminate };
             self.take_connection(core, index, old, mode);
         }
+        if let Some(gone) = handoff.reassigned_from {
+            // the login told what its initiator has of the old connection (11.12.9)
+            self.with_session(core, index, |cx| cx.session.proto.acknowledged_frozen(gone, handoff.exp_stat_sn));
+        }
         let now = core.now;
         let Some(session) = self.session_mut(index) else { return Err(unknown_session(session)) };
         let (cid, data_digest) = (handoff.params.cid, handoff.params.data_digest);
@@ -164,7 +171,12 @@ impl TargetSide {
             let mut counters = std::mem::take(&mut core.counters);
             let fed = self.with_session(core, index, |cx| {
                 let Some(link) = &mut link else { return Ok(()) };
-                feed(cx, conn, &mut link.receive, &handoff.over_read, &mut counters, now)
+                let fed = feed(cx, conn, &mut link.receive, &handoff.over_read, &mut counters, now);
+                if fed.is_err() {
+                    // what the peer is told of it, as far as it goes: the connection ends either way
+                    let _ = cx.send(conn, &link.transport, LAST_WORDS);
+                }
+                fed
             });
             core.counters = counters;
             if let Some(session) = self.session_mut(index) {

@@ -18,6 +18,9 @@ impl Context<'_> {
             return;
         }
         self.session.proto.set_effects(slot, effects.fence, effects.close);
+        if effects.rebind.is_some() {
+            self.session.proto.set_reassigns(slot);
+        }
         let conn = self.session.proto.task(slot).filter(|t| !t.frozen).map(|t| t.conn);
         match answer {
             Answer::Collect { length } => self.collect(slot, length),

@@ -230,7 +230,8 @@ impl TargetSide {
                         "header-digest"
                     }
                     FatalCode::KeepAliveTimeout => "keep-alive-timeout",
-                    FatalCode::ProtocolViolation | FatalCode::DataDigest | FatalCode::SequenceGap => {
+                    FatalCode::DataDigest => "data-digest", // the event is out already
+                    FatalCode::ProtocolViolation | FatalCode::SequenceGap => {
                         let what = fatal.what.to_owned();
                         self.shared.counters.protocol_violations += 1;
                         core.events.push(Event::ProtocolViolation { session: id, cid, what, header });

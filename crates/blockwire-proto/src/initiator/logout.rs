@@ -31,16 +31,22 @@ impl InitiatorSession {
     /// ExpStatSN of a Logout Request is that of the connection to be closed (11.14.4), which need not be the one that
     /// carries it: what the initiator has of the statuses there is over at the target.
     pub(super) fn number_logout(&mut self, slot: Slot) {
-        let request = &mut self.tasks[slot].bhs;
+        let request = &self.tasks[slot].bhs;
         if request.flags() & 0x7f == CLOSE_SESSION {
             return;
         }
         let cid = logged_out_cid(request);
-        let live = self.connections.iter().flatten().find(|c| c.params.cid == cid).map(|c| c.exp_stat_sn);
-        let gone = || self.gone.iter().find(|(of, _)| *of == cid).map(|(_, number)| *number);
-        if let Some(number) = live.or_else(gone) {
-            request.set_exp_stat_sn(number);
+        if let Some(number) = self.last_exp_stat_sn(cid) {
+            self.tasks[slot].bhs.set_exp_stat_sn(number);
         }
+    }
+
+    /// ExpStatSN of the connection with this CID, or of the last one of it that there was: what a login in its place tells
+    /// (RFC 7143 11.12.9).
+    #[must_use]
+    pub fn last_exp_stat_sn(&self, cid: u16) -> Option<u32> {
+        let live = self.connections.iter().flatten().find(|c| c.params.cid == cid).map(|c| c.exp_stat_sn);
+        live.or_else(|| self.gone.iter().find(|(of, _)| *of == cid).map(|(_, number)| *number))
     }
 
     /// Keeps what `number_logout` tells of a connection that is lost.

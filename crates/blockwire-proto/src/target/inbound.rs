@@ -5,7 +5,7 @@ use blockwire_wire::{Bhs, Opcode};
 
 use super::connection::Inbound;
 use super::session::{TargetEvent, TargetSession};
-use crate::endpoint::{Destination, Fatal};
+use crate::endpoint::{Destination, Fatal, FatalCode};
 use crate::params::ConnIndex;
 use crate::send_queue::Direction;
 
@@ -52,8 +52,9 @@ impl TargetSession {
             self.acknowledged(conn, bhs.exp_stat_sn());
             return Ok(());
         }
-        if let Some(conn) = self.acknowledges(conn, &bhs) {
-            self.acknowledged(conn, bhs.exp_stat_sn());
+        match self.acknowledges(conn, &bhs) {
+            Ok(conn) => self.acknowledged(conn, bhs.exp_stat_sn()),
+            Err(cid) => self.acknowledged_frozen(cid, bhs.exp_stat_sn()),
         }
         if !digest_ok {
             return self.bad_data_digest(conn, &bhs, inbound);
@@ -80,10 +81,14 @@ impl TargetSession {
     }
 
     /// The connection whose statuses the ExpStatSN of a PDU acknowledges: its own, but that of a Logout Request is of the
-    /// connection to be closed (RFC 7143 11.14.4). None: that one is gone.
-    fn acknowledges(&self, conn: ConnIndex, bhs: &Bhs) -> Option<ConnIndex> {
+    /// connection to be closed (RFC 7143 11.14.4). Err: the CID of one that is gone.
+    fn acknowledges(&self, conn: ConnIndex, bhs: &Bhs) -> Result<ConnIndex, u16> {
         let closes_one = bhs.opcode() == Some(Opcode::LogoutRequest) && bhs.flags() & 0x7f != 0;
-        if closes_one { self.connection_by_cid((bhs.target_transfer_tag() >> 16) as u16) } else { Some(conn) }
+        if !closes_one {
+            return Ok(conn);
+        }
+        let cid = (bhs.target_transfer_tag() >> 16) as u16;
+        self.connection_by_cid(cid).ok_or(cid)
     }
 
     /// RFC 7143 7.8: the PDU is rejected and discarded.
@@ -91,9 +96,16 @@ impl TargetSession {
         self.events.push_back(TargetEvent::DigestFailure { conn, header: *bhs });
         match inbound {
             Inbound::Request(slot) => {
-                // its CmdSN was not received (7.3); the initiator retries the command with all its data
+                // its CmdSN was not received (7.3); above level 0 the initiator retries the command with all its data (7.2.1)
                 self.forget_request(slot);
-                self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)
+                self.reject(conn, bhs, reject::DATA_DIGEST_ERROR)?;
+                if self.params.error_recovery_level == 0 {
+                    // 7.3 has the initiator fill the gap in CmdSN. One whose only recovery is that of the session (7.1.5) does
+                    // not, as open-iscsi: it waits for the command until its timers end. 7.8 lets either side escalate.
+                    let what = "a wrong data digest in a command at ErrorRecoveryLevel 0 (RFC 7143 7.8)";
+                    return Err(Fatal { code: FatalCode::DataDigest, what });
+                }
+                Ok(())
             }
             Inbound::DataOut { slot, ttt, last, .. } | Inbound::BadDataOut { slot, ttt, last, .. } => {
                 // 7.8: MUST be answered with a Reject. Then either a recovery R2T follows once the sequence is over (a), or the

@@ -1,5 +1,7 @@
 //! How tasks end without an answer, and how they outlive their connection (RFC 7143 4.2.3, 7.2.2, 7.6).
 
+use blockwire_wire::serial;
+
 use super::connection::Inbound;
 use super::session::TargetSession;
 use super::task::{Task, TaskKind, TaskState};
@@ -29,6 +31,17 @@ pub enum Rebound {
     GoesOn,
     /// Data that the initiator lacks was dropped for want of room: the task has to end with `Condition::SnackRejected`.
     Lost,
+}
+
+/// Status numbers of a connection whose tasks were frozen, until a later one of its CID is.
+#[derive(Debug)]
+pub(super) struct GoneNumbers {
+    cid: u16,
+    acknowledged: u32,
+    /// StatSN after the last one that left.
+    sent: u32,
+    /// Answers that were queued there: StatSN, task and its generation.
+    answers: Vec<(u32, Slot, u32)>,
 }
 
 impl TargetSession {
@@ -161,10 +174,9 @@ impl TargetSession {
     /// Drops a connection and keeps its tasks for reassignment. Half-received PDUs were never there; what is missing is
     /// asked for again after `rebind`. Returns how many tasks wait.
     pub fn freeze_connection(&mut self, conn: ConnIndex) -> u32 {
-        if self.conns.get(conn).is_none_or(Option::is_none) {
-            return 0;
-        }
-        self.conns[conn] = None;
+        let Some(gone) = self.conns.get_mut(conn).and_then(Option::take) else { return 0 };
+        let (cid, acknowledged, sent) = (gone.params.cid, gone.acknowledged, gone.sent_stat_sn);
+        let mut answers = Vec::new();
         let mine: Vec<Slot> =
             self.tasks.iter().filter(|(_, t)| t.conn == conn && !t.frozen).map(|(slot, _)| slot).collect();
         let mut frozen = 0;
@@ -192,6 +204,9 @@ impl TargetSession {
                 TaskState::Active if task.kind != TaskKind::Scsi => self.end_task(slot),
                 _ => {
                     task.frozen = true;
+                    if task.state == TaskState::Responded {
+                        answers.push((task.stat_sn, slot, task.generation));
+                    }
                     task.out.r2ts.clear();
                     task.out.retired.clear();
                     task.out.unsolicited_open = false;
@@ -200,6 +215,8 @@ impl TargetSession {
                 }
             }
         }
+        self.gone.retain(|numbers| numbers.cid != cid);
+        self.gone.push(GoneNumbers { cid, acknowledged, sent, answers });
         let cleared = self.fence.connection_gone(conn);
         self.fence_step(cleared);
         frozen
@@ -209,6 +226,24 @@ impl TargetSession {
     pub fn forget_answered(&mut self, slot: Slot) {
         if self.tasks.get(slot).is_some_and(|t| t.frozen && t.state == TaskState::Responded) {
             self.release(slot);
+        }
+    }
+
+    /// What the initiator says it has of a connection that is gone: the ExpStatSN of its recovery logout (RFC 7143 11.14.4) or
+    /// of the login that takes its place (11.12.9). Answers below it are known, so nobody will ask for them.
+    pub fn acknowledged_frozen(&mut self, cid: u16, exp_stat_sn: u32) {
+        let Some(numbers) = self.gone.iter_mut().find(|numbers| numbers.cid == cid) else { return };
+        // as on a connection: a number that was never sent is not believed
+        let moved = serial::less_than(numbers.acknowledged, exp_stat_sn);
+        if !moved || !serial::less_or_equal(exp_stat_sn, numbers.sent) {
+            return;
+        }
+        numbers.acknowledged = exp_stat_sn;
+        let known = numbers.answers.extract_if(.., |(stat_sn, ..)| serial::less_than(*stat_sn, exp_stat_sn));
+        for (_, slot, generation) in known.collect::<Vec<_>>() {
+            if self.tasks.get(slot).is_some_and(|task| task.generation == generation) {
+                self.forget_answered(slot);
+            }
         }
     }
 

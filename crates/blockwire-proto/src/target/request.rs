@@ -110,6 +110,7 @@ impl TargetSession {
             finish: None,
             parked_control: None,
             fenced: false,
+            reassigns: false,
             close_after: false,
             counted: false,
             stat_sn: 0,

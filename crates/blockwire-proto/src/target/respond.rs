@@ -46,6 +46,13 @@ impl TargetSession {
         }
     }
 
+    /// The answer to a control request establishes a new allegiance; before `respond_control`.
+    pub fn set_reassigns(&mut self, slot: Slot) {
+        if let Some(task) = self.tasks.get_mut(slot) {
+            task.reassigns = true;
+        }
+    }
+
     /// Ends a SCSI task. The response waits until the initiator has sent all data that it was asked for or announced
     /// (11.17.1), and for the fence. False when the task has an answer already or is no more.
     pub fn finish(&mut self, slot: Slot, finish: Finish) -> bool {
@@ -81,7 +88,7 @@ impl TargetSession {
     /// Sends the answer of a task, or parks it behind the fence.
     pub(super) fn answer(&mut self, slot: Slot) {
         let task = &self.tasks[slot];
-        if is_reassignment(task) {
+        if is_reassignment(task) || task.reassigns {
             // it is no response of the SCSI layer, and MUST come before what the reassigned task sends (11.5.1)
             self.send_answer(slot);
         } else if self.fence.is_clear() {

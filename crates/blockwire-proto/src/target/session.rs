@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use blockwire_wire::{Bhs, Deframer};
 
 use super::connection::Connection;
+use super::lifecycle::GoneNumbers;
 use super::respond::SendMark;
 use super::shuffle::Shuffle;
 use super::tags::TagMap;
@@ -86,6 +87,8 @@ pub struct TargetSession {
     pub(super) tasks: Slab<Task>,
     pub(super) tags: TagMap,
     pub(super) conns: Vec<Option<Box<Connection>>>,
+    /// Of connections whose tasks were frozen; one entry a CID.
+    pub(super) gone: Vec<GoneNumbers>,
     pub(super) events: VecDeque<TargetEvent>,
     pub(super) fence: Fence,
     /// The task whose answer raised the fence, and answers that wait for it in order.
@@ -120,6 +123,7 @@ impl TargetSession {
             tasks: Slab::default(),
             tags: TagMap::default(),
             conns: Vec::new(),
+            gone: Vec::new(),
             events: VecDeque::new(),
             fence: Fence::default(),
             fenced: None,

@@ -230,6 +230,8 @@ pub struct Task {
     pub parked_control: Option<Box<(Bhs, Vec<u8>)>>,
     /// The answer raises the fence.
     pub fenced: bool,
+    /// The answer gives another task a new allegiance.
+    pub reassigns: bool,
     /// The connection is closed after the answer.
     pub close_after: bool,
     /// Its end was counted: the command window opened for it, or the bound of immediate commands.

@@ -2,6 +2,7 @@
 
 mod bidirectional;
 mod commands;
+mod endings;
 mod flow;
 mod gates;
 mod hostile;

@@ -192,21 +192,37 @@ fn wrong_solicited_data_is_refused_before_it_has_a_place() {
     assert_eq!(rig.session.r2t_room(slot), 0);
 }
 
-#[test]
-fn damaged_immediate_data_is_rejected_and_the_command_retried() {
-    let mut rig = Rig::new(params());
+/// A command whose immediate data is damaged on its way.
+fn damaged_command(level: u8) -> (Rig, Pdu, Result<(), Fatal>) {
+    let mut rig = Rig::new(SessionParams { error_recovery_level: level, ..params() });
     rig.connect(ConnectionParams { header_digest: true, data_digest: true, ..connection(0, 4096) });
     let pdu = command(0xa0, 3, 1, 100).with(&[7; 100]);
     let mut bytes = pdu.bytes((true, true));
     bytes[60] ^= 1;
-    rig.feed(0, &bytes, 13).expect("the connection goes on");
+    let result = rig.feed(0, &bytes, 13);
     assert!(rig.session.find(3).is_none());
     let sent = rig.sent(0);
     assert_eq!((sent[0].0.0[0], sent[0].0.response()), (0x3f, reject::DATA_DIGEST_ERROR));
     assert!(rig.events().iter().any(|e| matches!(e, TargetEvent::DigestFailure { .. })));
     assert_eq!(rig.session.numbers().exp_cmd_sn, 1);
-    rig.ok(&pdu);
-    assert_eq!(rig.delivered().len(), 1);
+    (rig, pdu, result)
+}
+
+#[test]
+fn damaged_immediate_data_is_rejected_and_the_command_retried() {
+    for level in [1, 2] {
+        let (mut rig, pdu, result) = damaged_command(level);
+        result.expect("the connection goes on");
+        rig.ok(&pdu);
+        assert_eq!(rig.delivered().len(), 1);
+    }
+}
+
+/// RFC 7143 7.8 and 7.1.5: at level 0 nobody sends the command again, so that its CmdSN would stay open.
+#[test]
+fn damaged_immediate_data_ends_the_connection_at_level_0() {
+    let (_, _, result) = damaged_command(0);
+    assert_eq!(result.expect_err("the end").code, crate::FatalCode::DataDigest);
 }
 
 #[test]

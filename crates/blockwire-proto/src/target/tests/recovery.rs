@@ -176,3 +176,38 @@ fn a_fenced_response_waits_for_acknowledgements_and_holds_later_ones() {
     rig.feed(1, &ack(101), 48).expect("fine");
     assert_eq!(rig.sent(1)[0].0.initiator_task_tag(), 3);
 }
+
+/// Logout "for recovery" (11.14) of CID 0 on connection 1, with the ExpStatSN of connection 0 (11.14.4).
+fn recovery_logout(rig: &mut Rig, exp_stat_sn: u32) {
+    let logout = Pdu::new(0x46, 0x82).u32(16, 0x9000 + exp_stat_sn).u32(24, 9).u32(28, exp_stat_sn);
+    rig.feed(1, &logout.bytes((false, false)), 48).expect("fine");
+}
+
+#[test]
+fn answers_that_a_recovery_logout_acknowledges_are_forgotten() {
+    let mut rig = two_connections();
+    for sn in 1..4 {
+        rig.ok(&command(0xc0, sn, sn, 0));
+        let slot = rig.delivered()[0];
+        rig.session.finish(slot, Finish::default());
+        if sn < 3 {
+            assert_eq!(rig.sent(0).len(), 1);
+        }
+    }
+    assert_eq!(rig.session.freeze_connection(0), 3);
+    // numbers that were never sent are not believed: StatSN 102 did not leave
+    for wrong in [0, 100, 103, 5000] {
+        recovery_logout(&mut rig, wrong);
+        rig.session.respond_control(rig.session.find(0x9000 + wrong).expect("there"), Bhs::default(), Vec::new());
+        assert_eq!(rig.session.frozen_tasks().count(), 3, "{wrong}");
+        rig.sent(1);
+    }
+    recovery_logout(&mut rig, 101);
+    let left: Vec<u32> = rig.session.frozen_tasks().map(|(_, t)| t.initiator_task_tag).collect();
+    assert_eq!(left, [2, 3]);
+    // what is left is reassigned, and its answer sent again
+    let slot = rig.session.find(2).expect("there");
+    assert_eq!(rig.session.rebind(slot, 1, 0), Ok(Rebound::Answered));
+    rig.session.acknowledged_frozen(0, 102);
+    assert!(rig.session.find(2).is_some(), "it is another connection's now");
+}
