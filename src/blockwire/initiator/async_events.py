@@ -96,7 +96,7 @@ class AsyncEvents:
     async def _log_out(self) -> None:
         session = self._session
         number = session.id
-        with contextlib.suppress(errors.Error, OSError, TimeoutError, ValueError):
+        with contextlib.suppress(errors.Error, OSError, TimeoutError):
             await session.log_out(LogoutReason.CLOSE_SESSION)
         if session.is_on(number):
             session.lost("the target asked for a logout")

@@ -27,8 +27,8 @@ class Queue:
     """
 
     __slots__ = (
-        "_aborted", "_block", "_ended", "_field", "_flying", "_longest", "_lun", "_mark", "_marked_at", "_plane",
-        "_queue", "_redone", "_session", "_session_id", "_size", "_submit_io", "_timeout", "depth",
+        "_aborted", "_block", "_ended", "_field", "_flying", "_last_tag", "_longest", "_lun", "_mark", "_marked_at",
+        "_plane", "_queue", "_redone", "_session", "_session_id", "_size", "_submit_io", "_timeout", "depth",
     )  # fmt: skip
 
     def __init__(self, lun: Lun, depth: int) -> None:
@@ -53,6 +53,8 @@ class Queue:
         self._marked_at = lun.control.loop.time()
         self._aborted: dict[int, float] = {}
         """Late requests whose abort was asked for, and when."""
+        self._last_tag = 0
+        """Of requests that are none of the plane: negative, where the plane's tokens are positive."""
         self._open()
 
     @property
@@ -169,9 +171,9 @@ class Queue:
         if len(self._flying) + len(self._redone) >= self.depth:
             self._collect(1)
         future = self._lun.control.start(work)
-        tag = -(id(future) & 0x7FFFFFFFFFFF) - 1  # tokens of the plane are positive
-        self._redone[future] = tag
-        return tag
+        self._last_tag -= 1
+        self._redone[future] = self._last_tag
+        return self._last_tag
 
     # ------------------------------------------------------------------ collecting
     def completions(self, min: int = 1) -> list[Completion]:

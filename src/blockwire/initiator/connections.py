@@ -242,10 +242,12 @@ class Connections:
         try:
             connection = self.live.pop(cid)
             connection.step("T9")
-            with contextlib.suppress(TimeoutError, errors.ConnectionLostError):
-                await self._session.log_out(LogoutReason.CLOSE_CONNECTION, cid, on=cid)
-            with contextlib.suppress(errors.Error):
-                await self._op(self._session.plane.release(self._number, cid, ReleaseMode.TERMINATE))
+            try:
+                with contextlib.suppress(TimeoutError, errors.ConnectionLostError):
+                    await self._session.log_out(LogoutReason.CLOSE_CONNECTION, cid, on=cid)
+            finally:
+                with contextlib.suppress(errors.Error):
+                    await self._op(self._session.plane.release(self._number, cid, ReleaseMode.TERMINATE))
         finally:
             self._leaving.discard(cid)
 
@@ -267,7 +269,7 @@ class Connections:
     async def dropped(self, cid: int, time2wait: float, time2retain: float) -> None:
         """The target said that it drops this connection (11.9.1, event 2); times in seconds."""
         now = self._session.runtime.now()
-        if cid in self.lost:
+        if cid not in self.live:
             return
         self._refill_at = now + time2wait
         await self._let_go(cid, now + time2wait, now + time2wait + time2retain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -114,10 +115,10 @@ class Initiator:
         if self.closed:
             return
         self.closed = True
-        for session in list(self.sessions):
-            with contextlib.suppress(Exception):
-                await session.close()
-        self._stop()
+        try:
+            await asyncio.gather(*(session.close() for session in list(self.sessions)), return_exceptions=True)
+        finally:
+            self._stop()
 
     def _stop(self) -> None:
         self.isids.close()

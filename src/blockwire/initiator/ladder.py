@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from blockwire import errors
 from blockwire.dataplane.api import TaskDone
+from blockwire.initiator import answers
 from blockwire.initiator.retry_policy import RESET
 from blockwire.session.recovery import Rung
 from blockwire.wire.constants import TaskFunction, TaskResponse
-from blockwire.wire.pdu import WireError
 from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ class Ladder:
         try:
             async with session.runtime.timeout(seconds):
                 answer = await session.dispatch.answer(session.plane.send_pdu(session.id, None, request.encode()))
-            response = TaskManagementResponse.decode(bytes(answer.header), b"", bytes(answer.data)).response
-        except (errors.Error, TimeoutError, WireError) as error:
+            response = answers.response(TaskManagementResponse, answer, function.name).response
+        except (errors.Error, TimeoutError) as error:
             reason = str(error) or f"no answer within {seconds:g} s"
             _log.warning("%s: %s: %s", session.target_name, function.name, reason)
             return False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
 from blockwire.dataplane.api import TaskDone, TaskView
-from blockwire.initiator import identify, retry_policy, task_management, text_exchange
+from blockwire.initiator import answers, identify, retry_policy, task_management, text_exchange
 from blockwire.initiator.async_events import AsyncEvents
 from blockwire.initiator.connect import LoggedIn
 from blockwire.initiator.connections import Connections
@@ -27,6 +27,7 @@ from blockwire.initiator.retry_policy import Attempts, Verdict
 from blockwire.names import Portal, Url, decode_lun
 from blockwire.scsi import cdb
 from blockwire.scsi.inquiry import DeviceType
+from blockwire.scsi.layout import MalformedScsiData
 from blockwire.scsi.luns import parse_lun_list
 from blockwire.trace.dumps import EVENTS
 from blockwire.wire.async_message import AsyncMessage
@@ -43,6 +44,9 @@ _log = logging.getLogger("blockwire.initiator")
 
 FATAL = (errors.AuthenticationError, errors.AuthorizationError, errors.ConfigurationError, errors.UsageError)
 """What makes opening a session again hopeless: another attempt would get the same answer, or lock an account."""
+
+_MOST_LUN_DATA = 1 << 20
+"""REPORT LUNS data that is asked for, bytes: 131071 LUNs."""
 
 
 class State(enum.Enum):
@@ -151,6 +155,8 @@ class Session:
             self.id = session
             self.connections.begin(session, found)
             await self.dispatch.op(self.plane.adopt(session, found.handoff()))
+            if self._is(State.CLOSED):  # `close` came meanwhile, and knew of no session yet
+                raise errors.ClosedError("the session was closed")
         except BaseException:
             if session:
                 self._forget(session)
@@ -259,8 +265,6 @@ class Session:
             else:
                 self.reopened += 1
                 _log.info("session with %s is back", self.url.target)
-                if not self._is(State.OPEN):  # closed while the login was under way
-                    self._forget(self.id)
                 return
 
     async def _establish_unless_hurried(self) -> bool:
@@ -386,10 +390,13 @@ class Session:
         length = 4096
         while True:
             raw = await self.ask(0, cdb.ReportLuns(0, length).encode(), length)
-            fields, count = parse_lun_list(raw)
-            if len(fields) >= count or length >= 1 << 20:
+            try:
+                fields, count = parse_lun_list(raw)
+            except MalformedScsiData as error:
+                raise errors.DeviceError(str(error), code="device.malformed-data", status=0) from error
+            if len(fields) >= count or length >= _MOST_LUN_DATA:
                 break
-            length = 8 + 8 * count
+            length = min(8 + 8 * count, _MOST_LUN_DATA)
         return sorted(number for field in fields if (number := decode_lun(field)) is not None)
 
     async def luns(self) -> list[LunInfo]:
@@ -445,11 +452,11 @@ class Session:
     ) -> LogoutResponse:
         """A Logout Request and its answer (RFC 7143 11.14, 11.15): the whole session, one connection, or one connection
         for recovery. `cid` is reserved when the session is closed. It goes out on the connection `on`, None: on any.
-        TimeoutError after `Timers.logout`."""
+        TimeoutError after `Timers.logout`, ProtocolError when the target does not take it."""
         request = LogoutRequest(reason=reason, initiator_task_tag=0, cid=cid)
         async with self.runtime.timeout(self.timers.logout):
             answer = await self.dispatch.answer(self.plane.send_pdu(self.id, on, request.encode()))
-        response = LogoutResponse.decode(bytes(answer.header), b"", bytes(answer.data))
+        response = answers.response(LogoutResponse, answer, "the logout")
         if response.response != LogoutResult.SUCCESS:
             _log.warning("%s answered the logout with %d", self.url.target, response.response)
         return response
@@ -510,21 +517,26 @@ class Session:
     async def close(self) -> None:
         """Logs out and closes; idempotent. A target that does not answer holds it up for `Timers.logout` at most."""
         was, self.state = self.state, State.CLOSED
+        if was is State.CLOSED:
+            return
         self._wake.set()
         self._hurry.set()
         try:
             if was is State.OPEN:
                 await self._end(self.id)
         finally:
-            if was is not State.CLOSED:
-                self.initiator.isids.release(self.initiator_name, self.url.target, self.isid)
+            self.initiator.isids.release(self.initiator_name, self.url.target, self.isid)
             self.initiator.forget(self)
 
     async def _end(self, session: int) -> None:
         # From here on the loss of the connection is what was asked for.
         self.dispatch.subscribe(session, lambda event: None)
-        with contextlib.suppress(errors.Error, OSError, TimeoutError, ValueError):
-            await self.log_out()
+        try:
+            with contextlib.suppress(errors.Error, OSError, TimeoutError):
+                await self.log_out()
+        except BaseException:
+            self._forget(session)
+            raise
         self.dispatch.unsubscribe(session)
         with contextlib.suppress(errors.Error, OSError, TimeoutError):
             async with self.runtime.timeout(self.timers.logout):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from blockwire import errors
 from blockwire.dataplane.api import AbortKind, AbortScope, ControlPdu, TaskView
+from blockwire.initiator import answers
 from blockwire.wire.constants import RESERVED_TAG, TaskFunction, TaskResponse
 from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
 
@@ -63,7 +64,7 @@ async def request(
         raise errors.TimedOutError(
             f"{function.name}: no answer in time", code="task-management.timeout", evidence=f"nothing within {wait:g} s"
         ) from error
-    return TaskManagementResponse.decode(bytes(answer.header), b"", bytes(answer.data))
+    return answers.response(TaskManagementResponse, answer, function.name)
 
 
 async def _allegiance(session: Session, task: TaskView) -> int | None:

@@ -248,3 +248,13 @@ def test_the_asynchronous_api_has_the_same_names_and_signatures() -> None:
     plain = {"size", "block_size", "identity", "geometry", "read_only", "keys", "target_name", "portal"}
     for name in plain & set(dir(blocking.Lun)):
         assert name in dir(logical_unit.Lun) or name in logical_unit.Lun.__init__.__code__.co_names
+
+
+def test_tags_of_a_queue_are_never_given_twice(bench, lun) -> None:
+    # A discard is more than a request of the plane: it runs on the control thread, under a tag of the queue's own.
+    tags = []
+    with lun.queue(2) as queue:
+        for number in range(200):
+            tags.append(queue.discard(number % 4 * 512, 512))
+            tags.append(queue.pread(512, 0))
+    assert len(set(tags)) == len(tags)

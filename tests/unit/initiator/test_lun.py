@@ -8,8 +8,8 @@ import os
 import pytest
 
 from blockwire import errors
-from blockwire.dataplane.api import IoKind
-from blockwire.dataplane.fake_disk import fixed_sense
+from blockwire.dataplane.api import IoKind, TaskDone
+from blockwire.dataplane.fake_disk import FakeRequest, fixed_sense
 
 
 def test_geometry_and_identity(bench, scenario) -> None:
@@ -214,5 +214,27 @@ def test_a_closed_lun_says_so(bench, scenario) -> None:
         await lun.close()
         with pytest.raises(errors.ClosedError):
             await lun.pread(512, 0)
+
+    scenario(work)
+
+
+def test_a_device_that_claims_a_billion_luns(bench, scenario) -> None:
+    async def work() -> None:
+        session = await bench.session()
+        answer, asked = bench.plane.on_request, []
+
+        def report(request: FakeRequest) -> TaskDone | None:
+            if request.cdb is None or request.cdb[0] != 0xA0:
+                return answer(request)
+            asked.append(request.data_in)
+            # SPC-4 6.33: LUN LIST LENGTH FFFFFFF8h, and one LUN.
+            return TaskDone(request.token, 0, data=b"\xff\xff\xff\xf8" + bytes(12))
+
+        bench.plane.on_request = report
+        assert await session.lun_numbers() == [0]
+        assert max(asked) <= 1 << 20
+        bench.plane.on_request = lambda request: TaskDone(request.token, 0, data=b"\0\0")
+        with pytest.raises(errors.DeviceError):
+            await session.lun_numbers()
 
     scenario(work)
