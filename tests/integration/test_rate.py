@@ -1,4 +1,5 @@
-"""The rate of live connections, limited and lifted without a new login. The one place where a test measures a rate."""
+"""The rate of live sessions, limited and lifted without a new login. The one place where a test measures a rate by the
+clock of the machine; what holds exactly is shown in virtual time (`tests/pair/test_rate.py`)."""
 
 from __future__ import annotations
 
@@ -57,9 +58,7 @@ def test_what_an_initiator_sends(connections: int) -> None:
         session = lun.session
         session.set_rate(RATE)
         found = held(lambda: move(lun, write=True, seconds=SECONDS, depth=8 * connections), RATE)
-        assert found <= RATE * 1.05
-        # Of several connections one may have nothing to send for a moment: their shares are fixed.
-        assert found >= RATE * (0.95 if connections == 1 else 0.8)
+        assert RATE * 0.9 <= found <= RATE * 1.05
         session.set_rate(0)
         assert move(lun, write=True, seconds=1.0) > RATE * 3
         assert session.reopened == 0

@@ -79,3 +79,43 @@ def test_from_the_target(connections: int, length: int) -> None:
                 assert lun.session.reopened == 0
 
         pair.run(body())
+
+
+def offers(pair: SteppedPair, link: int, end: int, opcode: Opcode) -> set[bytes]:
+    """MaxRecvDataSegmentLength as one end declared it in the login on one connection."""
+    return {
+        word
+        for pdu in pair.links[link].tap.pdus(end)
+        if pdu.opcode == opcode
+        for word in bytes(pdu.data).split(b"\0")
+        if word.startswith(b"MaxRecvDataSegmentLength=")
+    }
+
+
+def test_later_logins_offer_what_was_declared_last() -> None:
+    with SteppedPair("ram:1M", keys={**KEYS, "MaxConnections": "3"}, tapped=True) as pair:
+
+        async def body() -> None:
+            async with await pair.open() as lun:
+                session = lun.session
+                assert offers(pair, 0, INITIATOR, Opcode.LOGIN_REQUEST) == {b"MaxRecvDataSegmentLength=8192"}
+                await session.renegotiate({"MaxRecvDataSegmentLength": "3000"}, cid=session.cids[0])
+                await session.remove_connection(session.cids[-1])
+                await session.add_connection()  # what one of several declared concerns no other
+                assert offers(pair, -1, INITIATOR, Opcode.LOGIN_REQUEST) == {b"MaxRecvDataSegmentLength=8192"}
+                await session.renegotiate({"MaxRecvDataSegmentLength": "2048"})
+                far(pair).declare_segment_length(4096)
+                await asyncio.sleep(0.1)
+                await session.remove_connection(session.cids[-1])
+                await session.add_connection()
+                assert offers(pair, -1, INITIATOR, Opcode.LOGIN_REQUEST) == {b"MaxRecvDataSegmentLength=2048"}
+                assert offers(pair, -1, TARGET, Opcode.LOGIN_RESPONSE) == {b"MaxRecvDataSegmentLength=4096"}
+                count = len(pair.links)
+                for link in pair.links:
+                    link.cut(INITIATOR)
+                assert await lun.pread(SIZE, 0) == bytes(SIZE)
+                assert session.reopened == 1
+                assert offers(pair, count, INITIATOR, Opcode.LOGIN_REQUEST) == {b"MaxRecvDataSegmentLength=2048"}
+                assert session.keys["InitiatorMaxRecvDataSegmentLength"] == "2048"
+
+        pair.run(body())

@@ -185,7 +185,7 @@ pub enum Change {
     MaxSendDataSegmentLength(u32),
     KeepAliveInterval(u64),
     KeepAliveTimeout(u64),
-    /// Bytes per second; 0 lifts it.
+    /// Bytes per second that the session sends, or with a CID one of its connections; 0 lifts it.
     Rate(u64),
     ExpStatSn(u32),
     /// Nanoseconds until a PDU that is missing is asked for again (target: Data-Out, above error recovery level 0; 0 is never).

@@ -2,6 +2,7 @@
 //!
 //! This is the only crate with system calls of the network and the only one, with the buffer code, that uses `unsafe`.
 
+pub mod bucket;
 pub mod buffers;
 pub mod calls;
 pub mod clock;

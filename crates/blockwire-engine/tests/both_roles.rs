@@ -11,7 +11,7 @@ use blockwire_engine::calls::{CommandClass, Gate, Handoff, SessionSpec};
 use blockwire_engine::core::PlaneOptions;
 use blockwire_engine::counters::Counters;
 use blockwire_engine::events::{Event, OpResult};
-use blockwire_engine::initiator::LoadSpec;
+use blockwire_engine::initiator::{LoadSpec, LoadTable};
 use blockwire_engine::plane::{LunRequest, StoreRequest};
 use blockwire_engine::transport::TransportHandle;
 use blockwire_proto::{ConnectionParams, SessionParams};
@@ -120,7 +120,7 @@ fn connection() -> ConnectionParams {
 }
 
 fn check(pair: &Pair, spec: &LoadSpec) {
-    let report = pair.initiator.run_load(pair.session, spec, &mut || false).expect("ran");
+    let report = pair.initiator.run_load(pair.session, spec, &mut LoadTable::default(), &mut || false).expect("ran");
     assert_eq!((report.errors, report.miscompares, &report.first_error[..]), (0, 0, ""));
     assert_eq!(report.reads + report.writes, spec.requests);
 }

@@ -10,7 +10,7 @@ use blockwire_engine::Plane;
 use blockwire_engine::calls::{Handoff, ReleaseMode, SessionSpec};
 use blockwire_engine::core::PlaneOptions;
 use blockwire_engine::events::{Event, OpResult, TaskDone};
-use blockwire_engine::initiator::{BlockRequest, IoKind, LoadSpec, Memory};
+use blockwire_engine::initiator::{BlockRequest, IoKind, LoadSpec, LoadTable, Memory};
 use blockwire_engine::transport::TransportHandle;
 use blockwire_proto::{ConnectionParams, SessionParams};
 use mini_target::{CUT, FULL, HALF, MiniTarget, PING, SILENT};
@@ -467,7 +467,7 @@ fn load_with_verification() {
         seed: 7,
         fua: false,
     };
-    let report = rig.plane.run_load(rig.session, &spec, &mut never()).unwrap();
+    let report = rig.plane.run_load(rig.session, &spec, &mut LoadTable::default(), &mut never()).unwrap();
     assert_eq!((report.reads + report.writes, report.errors, report.miscompares), (20_000, 0, 0), "{report:?}");
     assert_eq!(report.histogram_ns.iter().map(|b| b.1).sum::<u64>(), 20_000);
     // a disk that forgets during the run is noticed
@@ -477,6 +477,6 @@ fn load_with_verification() {
         false
     };
     let spec = LoadSpec { requests: 0, duration: 600_000_000, ..spec };
-    let report = rig.plane.run_load(rig.session, &spec, &mut forget).unwrap();
+    let report = rig.plane.run_load(rig.session, &spec, &mut LoadTable::default(), &mut forget).unwrap();
     assert!(report.miscompares > 0, "{report:?}");
 }

@@ -1,7 +1,7 @@
 //! The initiator's calls of `Plane`: requests, waiting, the load generator.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use blockwire_engine::events as engine;
@@ -125,6 +125,11 @@ impl Plane {
     }
 }
 
+/// What verifying runs wrote where, from one run to the next.
+#[pyclass(frozen, module = "blockwire._native")]
+#[derive(Default)]
+pub struct LoadTable(Arc<Mutex<blockwire_engine::initiator::LoadTable>>);
+
 #[pymethods]
 impl Plane {
     fn open_queue(&self, py: Python<'_>, session: u64) -> PyResult<u64> {
@@ -232,7 +237,15 @@ impl Plane {
         api::raised(py, py.detach(|| self.engine.send_pdu(session, cid, &header, &data)))
     }
 
-    fn run_load<'py>(&self, py: Python<'py>, session: u64, spec: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    #[expect(clippy::unused_self, reason = "a method of the plane at the boundary")]
+    fn load_table(&self) -> LoadTable {
+        LoadTable::default()
+    }
+
+    #[pyo3(signature = (session, spec, table = None))]
+    fn run_load<'py>(
+        &self, py: Python<'py>, session: u64, spec: &Bound<'py, PyAny>, table: Option<&Bound<'py, LoadTable>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let seconds: f64 = spec.getattr("seconds")?.extract()?;
         let spec = LoadSpec {
             lun: spec.getattr("lun")?.extract()?,
@@ -249,7 +262,11 @@ impl Plane {
             fua: spec.getattr("fua")?.extract()?,
         };
         let mut raised = None;
-        let result = py.detach(|| self.engine.run_load(session, &spec, &mut || signals(&mut raised)));
+        let shared = table.map(|table| Arc::clone(&table.get().0)).unwrap_or_default();
+        let result = py.detach(|| {
+            let mut table = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            self.engine.run_load(session, &spec, &mut table, &mut || signals(&mut raised))
+        });
         let report = api::raised(py, result)?;
         if let Some(error) = raised {
             return Err(error);

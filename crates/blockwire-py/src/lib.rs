@@ -16,6 +16,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plane::Plane>()?;
     module.add_class::<memory::MemoryPair>()?;
     module.add_class::<events::TaskDone>()?;
+    module.add_class::<initiator::LoadTable>()?;
     module.add_function(wrap_pyfunction!(allocations::allocations, module)?)?;
     module.add_function(wrap_pyfunction!(crc32c, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -20,6 +20,7 @@ EPILOG = """\b
 Examples:
   blockwire cp big.img 'iscsi://HOST/IQN/0' --verify
   blockwire cp 'iscsi://HOST/IQN/0' backup.img
+  blockwire cp big.img 'iscsi://HOST/IQN/0' --rate 50M
   zstdcat disk.zst | blockwire cp - 'iscsi://HOST/IQN/0'
   blockwire cp 'iscsi://HOST/IQN/0' 'iscsi://OTHER/IQN/0'"""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -90,6 +90,8 @@ class Login:
     target_name: str | None
     arguments: dict[str, Any]
     """Keyword arguments of `blockwire.discover`."""
+    options: dict[str, str] = field(default_factory=dict)
+    """`--rate`, `--keep-alive-…` and `--quirk` as options of the URL; they go over those that it has."""
 
     @property
     def timed(self) -> dict[str, Any]:
@@ -118,16 +120,37 @@ class Login:
                     f"-T names {self.target_name}, the URL {url.target}", next="give one of the two"
                 )
             url = url.at(target=peer_name(self.target_name))
-        return url
+        return url.with_options(self.options)
+
+
+def keep_alive_flags(function: _F) -> _F:
+    """`--keep-alive-interval --keep-alive-timeout` of both roles."""
+    for option in (
+        click.option("--keep-alive-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                     help="Give a connection up when a NOP has no answer for so long."),
+        click.option("--keep-alive-interval", type=click.FloatRange(0), metavar="SECONDS",
+                     help="Send a NOP after so much silence; 0: never."),
+    ):  # fmt: skip
+        function = option(function)
+    return function
 
 
 def login_flags(function: _F) -> _F:
-    """`-p -T -i --key --chap-… --timeout --trace` of the initiator's commands, in one `login` argument."""
+    """`-p -T -i --key --chap-… --rate --keep-alive-… --quirk --timeout --trace` of the initiator's commands, in one
+    `login` argument."""
     options = [
         click.option("-p", "--portal", metavar="HOST[:PORT]", help="The portal, instead of a URL."),
         click.option("-T", "--target-name", "--targetname", "target_name", metavar="IQN", help="The target's name."),
         click.option("-i", "--initiator-name", metavar="IQN", help="Log in under this name."),
         click.option("--key", "keys", multiple=True, metavar="NAME=VALUE", help="Offer an RFC 7143 key (repeatable)."),
+        click.option("--rate", type=SIZE, metavar="SIZE", help="Send at most so many bytes per second."),
+        click.option(
+            "--quirk",
+            "quirks",
+            multiple=True,
+            metavar="NAME",
+            help="Go along with a departure of the target: reassign-lun, reassign-answer (repeatable).",
+        ),
         click.option(
             "--timeout", type=float, metavar="SECONDS", help="For login, command, and return of a lost session [30]."
         ),
@@ -146,6 +169,10 @@ def login_flags(function: _F) -> _F:
         chap_mutual_user: str | None,
         chap_mutual_secret_file: str | None,
         chap_mutual_secret_command: str | None,
+        rate: int | None,
+        quirks: tuple[str, ...],
+        keep_alive_interval: float | None,
+        keep_alive_timeout: float | None,
         timeout: float | None,
         trace: str | None,
         **kwargs: Any,
@@ -163,7 +190,12 @@ def login_flags(function: _F) -> _F:
             "mutual_user": chap_mutual_user,
             "mutual_secret": read_secret(chap_mutual_secret_file, chap_mutual_secret_command),
         }
-        return function(*args, login=Login(portal, target_name, arguments), **kwargs)
+        behaviour = {
+            "rate": rate, "quirks": ",".join(quirks) or None,
+            "keep_alive_interval": keep_alive_interval, "keep_alive_timeout": keep_alive_timeout,
+        }  # fmt: skip
+        options = {name: str(value) for name, value in behaviour.items() if value is not None}
+        return function(*args, login=Login(portal, target_name, arguments, options), **kwargs)
 
     wrapper.__name__ = function.__name__
     wrapper.__doc__ = function.__doc__
@@ -172,8 +204,11 @@ def login_flags(function: _F) -> _F:
     # Decorators put parameters in front of those that are there, so the last group comes first.
     for option in reversed(options[-2:]):
         wrapped = option(wrapped)
+    wrapped = keep_alive_flags(wrapped)
+    for option in reversed(options[-4:-2]):
+        wrapped = option(wrapped)
     wrapped = chap_flags(wrapped)
-    for option in reversed(options[:-2]):
+    for option in reversed(options[:-4]):
         wrapped = option(wrapped)
     result: _F = wrapped
     return result

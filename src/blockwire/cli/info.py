@@ -11,7 +11,8 @@ from blockwire.names import format_size
 EPILOG = """\b
 Examples:
   blockwire info 'iscsi://127.0.0.1:3260/IQN/0'
-  blockwire info 127.0.0.1 --key HeaderDigest=CRC32C,None"""
+  blockwire info 127.0.0.1 --key HeaderDigest=CRC32C,None
+  blockwire info 'iscsi://127.0.0.1/IQN/0?MaxConnections=4&keep_alive_interval=1'"""
 
 
 @click.command(epilog=EPILOG)
@@ -64,11 +65,11 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
             ("serial", who.serial or "-"),
             ("name", who.name or "-"),
         ]
+        # The name is one of the designators.
+        rows += [("designator", text) for text in dict.fromkeys(who.designators) if text != who.name]
         width = max(len(name) for name, _ in rows)
         for name, value in rows:
             output.plain(f"{name.ljust(width)}  {value}")
-        for designator in who.designators:
-            output.plain(f"{'designator'.ljust(width)}  {designator}")
         output.plain()
         output.plain("negotiated keys")
         keys = session.keys

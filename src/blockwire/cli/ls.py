@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from blockwire import errors
 from blockwire.cli import output
 from blockwire.cli.flags import Login, login_flags, output_flags, set_up_logging
-from blockwire.names import Portal, Url, format_size
+from blockwire.names import Portal, format_size
 
 EPILOG = """\b
 Examples:
@@ -41,7 +42,7 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
     for name, addresses in portals.items():
         # The address that answered is better than what the target says of itself (mapped ports, containers).
         portal = where.portal if where.portal in addresses or not addresses else addresses[0]
-        at = Url(portal, name, None, where.user, where.secret, where.mutual_user, where.mutual_secret, where.keys)
+        at = replace(where, portal=portal, target=name, lun=None)
         entry: dict[str, Any] = {"name": name, "portal": portal, "luns": []}
         targets.append(entry)
         try:

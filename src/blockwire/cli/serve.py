@@ -15,7 +15,15 @@ import click
 
 from blockwire import errors
 from blockwire.cli import output
-from blockwire.cli.flags import TRACE_HELP, chap_flags, output_flags, read_only_flag, set_up_logging
+from blockwire.cli.flags import (
+    SIZE,
+    TRACE_HELP,
+    chap_flags,
+    keep_alive_flags,
+    output_flags,
+    read_only_flag,
+    set_up_logging,
+)
 
 if TYPE_CHECKING:
     from blockwire.config.model import Configuration
@@ -28,6 +36,7 @@ Examples:
   blockwire serve ram:1G /dev/vdb -r -p 127.0.0.1:0    # LUN 0 and 1, read-only, a free port
   blockwire serve disk.img -p 0.0.0.0:3260 --allow 10.0.0.0/8 --allow iqn.2025-01.com.example:host
   blockwire serve disk.img --chap-user lab --chap-secret-file lab.secret
+  blockwire serve disk.img --rate 100M --keep-alive-interval 5
   blockwire serve ram:1G -- pytest tests/              # for the length of one command
   blockwire serve --config disks.toml
 
@@ -73,6 +82,8 @@ class ServeCommand(click.Command):
 @option("--advertise", many=True, metavar="HOST:PORT", help="What discovery answers (for mapped ports).")
 @option("--key", "keys", many=True, metavar="NAME=VALUE", help="An RFC 7143 key of the target.")
 @chap_flags
+@option("--rate", type=SIZE, metavar="SIZE", help="Send each session at most so many bytes per second.")
+@keep_alive_flags
 @option("--workers", type=click.IntRange(0, 64), default=0, help="Data plane threads [one per core, at most 4].")
 @option("--config", "config_file", metavar="FILE", help="Serve what FILE (TOML or JSON) says, not arguments.")
 @option("--print-config", is_flag=True, help="Print the configuration that the arguments mean, and exit.")
@@ -90,6 +101,7 @@ def command(
     allow: tuple[str, ...], advertise: tuple[str, ...], keys: tuple[str, ...], chap_user: str | None,
     chap_secret_file: str | None, chap_secret_command: str | None, chap_mutual_user: str | None,
     chap_mutual_secret_file: str | None, chap_mutual_secret_command: str | None, workers: int,
+    rate: int | None, keep_alive_interval: float | None, keep_alive_timeout: float | None,
     config_file: str | None, print_config: bool, timeout: float | None, trace: str | None, statistics: float,
     read_only: bool, as_json: bool, verbose: int, quiet: bool,
 ) -> int:  # fmt: skip
@@ -117,6 +129,9 @@ def command(
             keys,
             asked,
             read_only,
+            rate,
+            keep_alive_interval is not None,
+            keep_alive_timeout is not None,
         ]
         if any(given):
             raise errors.UsageError("--config stands for all arguments", next="put them into the file")
@@ -127,7 +142,8 @@ def command(
         configuration = arguments.build(
             stores, luns=luns, portals=portals, advertise=advertise, target_name=target_name, read_only=read_only,
             size=size, block_size=int(block_size) if block_size else None, allow=allow, keys=keys, filters=filters,
-            serial=serial, authentication=asked,
+            serial=serial, authentication=asked, rate=rate or 0, keep_alive_interval=keep_alive_interval,
+            keep_alive_timeout=keep_alive_timeout,
         )  # fmt: skip
     if timeout is not None:
         limits = configuration.limits.model_copy(update={"drain_seconds": timeout})

@@ -53,13 +53,16 @@ def build(
     serial: str | None = None,
     host: str | None = None,
     authentication: AuthenticationConfig | None = None,
+    rate: int = 0,
+    keep_alive_interval: float | None = None,
+    keep_alive_timeout: float | None = None,
 ) -> Configuration:
     """The configuration that `serve`'s arguments mean.
 
     ``stores`` become LUN 0, 1, … in the places that ``luns`` (``3=STORE``) leave free. ``size`` creates files that are
     missing; it concerns path stores only. ``filters`` (next to the store first) and ``block_size`` concern every LUN;
     a store's own query wins. ``serial`` is for a single LUN. ``authentication`` is asked for by the target and by
-    discovery.
+    discovery. ``rate`` is in bytes per second for each session, ``keep_alive_…`` in seconds.
     """
     words: dict[int, str] = {}
     for word in luns:
@@ -119,10 +122,13 @@ def build(
                 "allow": tuple(allow),
                 "keys": dict(key_value(word) for word in keys),
                 "authentication": authentication,
+                "rate": rate,
             }
         ],
         "discovery": authentication,
     }
+    waits = {"keep_alive_seconds": keep_alive_interval, "keep_alive_timeout": keep_alive_timeout}
+    value["limits"] = {name: seconds for name, seconds in waits.items() if seconds is not None}
     if portals:
         value["portals"] = tuple(portals)
     return checked(lambda: Configuration.model_validate(value), "arguments")

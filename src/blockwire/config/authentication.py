@@ -142,8 +142,11 @@ def chap(
     without any of them. A secret without a place comes from the environment."""
     if not user:
         if file or mutual_user or mutual_file or command or mutual_command or secret or mutual_secret:
+            only_mutual = not (file or command or secret)
             raise ConfigurationError(
-                "a CHAP secret without a user", code="configuration.no-user", next="give --chap-user NAME too"
+                "mutual CHAP without CHAP" if only_mutual else "a CHAP secret without a user",
+                code="configuration.no-user",
+                next="give --chap-user NAME and its secret too" if only_mutual else "give --chap-user NAME too",
             )
         return None
     if (mutual_file or mutual_command or mutual_secret) and not mutual_user:

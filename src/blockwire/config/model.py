@@ -25,6 +25,9 @@ MAX_LUNS = 16384
 _Size = Annotated[int, BeforeValidator(lambda value: bytes_of(value, "size") if isinstance(value, str) else value)]
 
 
+_Rate = Annotated[int, BeforeValidator(lambda value: bytes_of(value, "rate") if isinstance(value, str) else value)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
 
@@ -208,6 +211,8 @@ class TargetConfig(_Model):
     """RFC 7143 keys by name: the value this target offers or its bound, in place of the default."""
     authentication: AuthenticationConfig | None = None
     """CHAP accounts; without them nobody has to authenticate."""
+    rate: _Rate = Field(default=0, ge=0)
+    """Bytes per second that each session is sent at the most, over all its connections; 0: no limit."""
     redirect: RedirectConfig | None = None
     """Send every login to another address."""
 

@@ -90,7 +90,8 @@ def _parse(raw: bytes, where: str) -> Secret:
     if not raw:
         raise errors.ConfigurationError(
             f"there is no CHAP secret: {where} is empty" if not where.startswith("$") else f"{where} is not set",
-            code="configuration.no-secret", next="put 12 to 255 bytes there",
+            code="configuration.no-secret",
+            next="put 12 to 255 bytes there" + (", or name a file with the secret" if where.startswith("$") else ""),
         )  # fmt: skip
     try:
         try:

@@ -281,8 +281,15 @@ class DataPlane(Protocol):
         ends with `connection.lost`."""
         ...
 
-    def run_load(self, session: SessionId, spec: LoadSpec) -> LoadReport:
-        """Drives the session on the caller's thread until done; a signal ends it early with what was measured."""
+    def load_table(self) -> object:
+        """An empty table of what verifying runs wrote, for `run_load`. It belongs to one LUN, one `size` and one
+        `transfer`."""
+        ...
+
+    def run_load(self, session: SessionId, spec: LoadSpec, table: object | None = None) -> LoadReport:
+        """Drives the session on the caller's thread until done; a signal ends it early with what was measured. With
+        the `table` of earlier runs what those wrote is compared too; what they sent and nobody acknowledged may be
+        there or not."""
         ...
 
     # everything

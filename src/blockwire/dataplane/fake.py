@@ -485,7 +485,11 @@ class FakePlane:
             self.inject(api.ControlPdu(session, cid or 0, answer[0], answer[1], token=token))
         return token
 
-    def run_load(self, session: api.SessionId, spec: api.LoadSpec) -> api.LoadReport:
+    def load_table(self) -> object:
+        """A name for `run_load` calls that belong together."""
+        return object()
+
+    def run_load(self, session: api.SessionId, spec: api.LoadSpec, table: object | None = None) -> api.LoadReport:
         """Runs `requests` requests (or a hundred) one after the other, each said to take 1 ms."""
         blocks = spec.transfer // spec.block_size
         count = spec.requests or 100

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from blockwire import errors
 from blockwire.initiator.credentials import SecretText, credentials
 from blockwire.initiator.options import QUIRKS, Options, Timers
-from blockwire.names import Url, iscsi_name
+from blockwire.names import Url, iscsi_name, parse_size
 
 
 def parse_url(url: str | Url) -> Url:
@@ -29,23 +30,67 @@ def options(
     timers: Timers | None,
     quirks: Sequence[str] = (),
 ) -> Options:
-    """What both faces' arguments mean; see `credentials` for where CHAP's come from."""
+    """What both faces' arguments mean; see `credentials` for where CHAP's come from. `keys` go over those of the URL,
+    its keep-alive over `timers`; `quirks` of both count."""
     timers = timers or Timers()
     if timeout is not None:
         if not timeout > 0:
             raise errors.UsageError(f"timeout: {timeout} is not a positive number of seconds", code="usage.timeout")
         timers = replace(timers, timeout=timeout)
-    if unknown := [name for name in quirks if name not in QUIRKS]:
-        raise errors.UsageError(
-            f"no quirk is called {unknown[0]!r}", code="usage.quirk", next=f"there are {', '.join(QUIRKS)}"
-        )
+    asked = dict(url.options)
+    named = (*asked.get("quirks", "").split(","), *quirks)
     return Options(
         keys={**dict(url.keys), **(keys or {})},
         initiator_name=iscsi_name(initiator_name) if initiator_name else "",
         credentials=credentials(url, chap_user, chap_secret, mutual_user, mutual_secret),
-        timers=timers,
-        quirks=tuple(quirks),
+        timers=keep_alive(timers, asked),
+        quirks=known_quirks(name for name in named if name),
+        rate=rate(asked["rate"]) if "rate" in asked else 0.0,
     )
+
+
+def known_quirks(names: Iterable[str]) -> tuple[str, ...]:
+    """Each once; UsageError with the list when one is not known."""
+    found = tuple(dict.fromkeys(names))
+    for name in found:
+        if name not in QUIRKS:
+            raise errors.UsageError(
+                f"no quirk is called {name!r}", code="usage.quirk", next=f"there are {', '.join(QUIRKS)}"
+            )
+    return found
+
+
+def rate(text: str) -> float:
+    """Bytes per second as users write them (`100M`); 0 is no limit."""
+    try:
+        return float(parse_size(text))
+    except errors.UsageError as error:
+        raise errors.UsageError(
+            f"not a rate: {text!r}", code="usage.rate", next="write bytes per second, such as 100M or 1000000"
+        ) from error
+
+
+def keep_alive(timers: Timers, asked: Mapping[str, str]) -> Timers:
+    """`timers` with what a URL says about NOPs, seconds."""
+    interval, timeout = timers.keep_alive_interval, timers.keep_alive_timeout
+    if "keep_alive_interval" in asked:
+        interval = _seconds("keep_alive_interval", asked["keep_alive_interval"], zero=True)
+    if "keep_alive_timeout" in asked:
+        timeout = _seconds("keep_alive_timeout", asked["keep_alive_timeout"], zero=False)
+    return replace(timers, keep_alive_interval=interval, keep_alive_timeout=timeout)
+
+
+def _seconds(name: str, text: str, *, zero: bool) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value < 0 or (not value and not zero):
+        raise errors.UsageError(
+            f"{name}: {text!r} is no number of seconds", code="usage.keep-alive",
+            next=f"write {name}=5" + (", or 0 for never" if zero else ""),
+        )  # fmt: skip
+    return value
 
 
 async def open_url(initiator: Any, url: Url, how: Options, read_only: bool) -> Any:

@@ -20,6 +20,8 @@ from blockwire.initiator.retry_policy import LOST_CODES
 from blockwire.names import Portal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from blockwire.initiator import logical_unit
     from blockwire.initiator import session as aio_session
     from blockwire.net.control_thread import ControlThread
@@ -325,9 +327,14 @@ class Session:
         self.control.run(self.core.remove_connection(cid))
 
     def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
-        """Limits what the session sends (its connections share it evenly), or what one connection sends, without a new
-        login; 0 lifts the limit. What the target sends is limited there."""
+        """Limits what the session sends over all its connections, or what one connection sends, without a new login; 0
+        lifts the limit. That of the session outlives its connections. What the target sends is limited there."""
         self.control.run(self.core.set_rate(bytes_per_second, cid))
+
+    def renegotiate(self, keys: Mapping[str, str] | None = None, cid: int | None = None) -> dict[str, str]:
+        """Negotiates keys anew on one live connection, or on each of them (RFC 7143 6.4), MaxRecvDataSegmentLength
+        above all; what was declared for all is offered by later logins too. Gives the keys in force."""
+        return self.control.run(self.core.renegotiate(keys, cid))
 
     def task_management(
         self, function: TaskFunction, lun: int = 0, *, task: TaskView | None = None, cid: int | None = None,

@@ -89,7 +89,7 @@ class Connections:
         """How often tasks of a lost connection went on elsewhere."""
         self.replaced = 0
         """How often a connection was opened in place of a lost one."""
-        self.rate = 0.0
+        self.rate = session.options.rate
         """Bytes per second that the session may send; 0: no limit."""
         self._leaving: set[int] = set()
         self._joining: set[int] = set()
@@ -209,8 +209,6 @@ class Connections:
                 raise
         finally:
             self._joining.discard(cid)
-        if self.rate:
-            await self.set_rate(self.rate)
 
     @staticmethod
     def _full(error: BaseException) -> bool:
@@ -461,13 +459,13 @@ class Connections:
 
     # ------------------------------------------------------------------ rate
     async def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
-        """Limits what is sent: by the whole session, shared evenly among its connections, or by one connection. 0
-        lifts the limit."""
-        plane = self._session.plane
-        if cid is not None:
-            await self._op(plane.configure(self._number, cid, {"rate": float(bytes_per_second)}))
-            return
-        self.rate = float(bytes_per_second)
-        share = max(1.0, self.rate / max(1, len(self.live))) if self.rate else 0.0
-        for each in self.cids:
-            await self._op(plane.configure(self._number, each, {"rate": share}))
+        """Limits what is sent: by the whole session over all its connections, or by one connection. 0 lifts the limit.
+        That of the session holds for connections that are added, and when it is opened again."""
+        if cid is None:
+            self.rate = float(bytes_per_second)
+        await self._op(self._session.plane.configure(self._number, cid, {"rate": float(bytes_per_second)}))
+
+    async def keep_rate(self) -> None:
+        """A session of the plane that has just begun gets the limit."""
+        if self.rate:
+            await self.set_rate(self.rate)

@@ -86,10 +86,12 @@ def _run(lun: Lun, load: Load) -> LoadReport:
     began = loop.time()
     parts: list[LoadReport] = []
     left = load
+    # What was written before a loss has to be there after it.
+    table = session.plane.load_table()
     while True:
         lun.control.run(_settled(lun, first=not parts))
         number = session.id
-        part = session.plane.run_load(number, spec_for(lun, left))
+        part = session.plane.run_load(number, spec_for(lun, left), table)
         lost = part.errors > 0 and part.first_error in LOST_CODES
         if not lost:
             parts.append(part)

@@ -58,3 +58,5 @@ class Options:
     timers: Timers = field(default_factory=Timers)
     quirks: tuple[str, ...] = ()
     """Names of `QUIRKS`."""
+    rate: float = 0.0
+    """Bytes per second that the session may send; 0: no limit. `Session.set_rate` changes it."""

@@ -154,6 +154,7 @@ class Session:
             # Known before the plane has it: it may be lost again before `adopt` comes back.
             self.id = session
             self.connections.begin(session, found)
+            await self.connections.keep_rate()
             await self.dispatch.op(self.plane.adopt(session, found.handoff()))
             if self._is(State.CLOSED):  # `close` came meanwhile, and knew of no session yet
                 raise errors.ClosedError("the session was closed")
@@ -463,7 +464,9 @@ class Session:
 
     async def renegotiate(self, keys: Mapping[str, str] | None = None, cid: int | None = None) -> dict[str, str]:
         """Negotiates keys anew on one live connection, or on each of them (RFC 7143 6.4), MaxRecvDataSegmentLength
-        above all; without any an empty Text Request goes out. Gives the keys in force (of the last one)."""
+        above all; without any an empty Text Request goes out. Gives the keys in force (of the last one). What was
+        declared for every connection is what later logins of this session offer too, on added connections and when it
+        is opened again."""
         found = self._open_login()
         for each in self.cids if cid is None else (cid,):
             connection = self.connections.live.get(each)
@@ -473,6 +476,9 @@ class Session:
                 continue
             found = connection.login
             found.parameters = await text_exchange.renegotiate(self, each, found.parameters, keys or {})
+        if keys and (cid is None or self.cids == (cid,)):
+            self.options = replace(self.options, keys={**self.options.keys, **keys})
+            self._open_login().options = self.options  # those of further connections
         return found.parameters.to_keys()
 
     # ------------------------------------------------------------------ connections
@@ -487,8 +493,8 @@ class Session:
         await self.connections.remove(cid)
 
     async def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
-        """Limits what the session sends (its connections share it evenly), or what one connection sends, without a new
-        login; 0 lifts the limit. What the target sends is limited there."""
+        """Limits what the session sends over all its connections, or what one connection sends, without a new login; 0
+        lifts the limit. That of the session outlives its connections. What the target sends is limited there."""
         if not bytes_per_second >= 0:
             raise errors.UsageError(f"rate: {bytes_per_second} is no number of bytes per second", code="usage.rate")
         if cid is not None and cid not in self.cids:

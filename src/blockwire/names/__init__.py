@@ -9,11 +9,12 @@ from blockwire.names.isid import Isid
 from blockwire.names.lun import decode_lun, encode_lun, parse_lun
 from blockwire.names.portal import DEFAULT_PORT, Portal, parse_target_address
 from blockwire.names.size import format_rate, format_size, parse_size
-from blockwire.names.url import Url
+from blockwire.names.url import URL_OPTIONS, Url
 
 __all__ = [
     "DEFAULT_PORT",
     "MAX_NAME_LENGTH",
+    "URL_OPTIONS",
     "Isid",
     "Portal",
     "Url",

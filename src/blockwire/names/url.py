@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
 from blockwire.errors import UsageError
@@ -16,6 +17,10 @@ _PATH_START = re.compile(r"/(?:(?:iqn|eui|naa)\.)", re.IGNORECASE)
 # libiscsi's words for a digest -> what we offer.
 _DIGEST_WORDS = {"none": "None", "none_crc32c": "None,CRC32C", "crc32c_none": "CRC32C,None", "crc32c": "CRC32C"}
 _DIGEST_ALIASES = {"header_digest": "HeaderDigest", "data_digest": "DataDigest"}
+_CHAP_WORDS = ("target_user", "target_password")
+
+URL_OPTIONS: Final = ("keep_alive_interval", "keep_alive_timeout", "quirks", "rate")
+"""What the query takes beside keys: how this side behaves, not what is negotiated. The initiator checks the values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,8 @@ class Url:
     mutual_secret: str = field(default="", repr=False)
     keys: tuple[tuple[str, str], ...] = ()
     """RFC 7143 keys of the query, in order, as offered (``("HeaderDigest", "CRC32C")``)."""
+    options: tuple[tuple[str, str], ...] = ()
+    """`URL_OPTIONS` of the query, in order, as written (``("rate", "100M")``)."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -89,6 +96,7 @@ class Url:
             secret=secret,
             mutual_user=values.pop("target_user", ""),
             mutual_secret=values.pop("target_password", ""),
+            options=tuple((name, values.pop(name)) for name in list(values) if name in URL_OPTIONS),
             keys=tuple(values.items()),
         )
 
@@ -108,15 +116,11 @@ class Url:
                 if word is None:
                     raise UsageError(f"unknown value of {name}: {value!r}", code="usage.url", next="use none or crc32c")
                 name, value = _DIGEST_ALIASES[name], word
-            if (
-                name not in ("target_user", "target_password")
-                and not name[:1].isupper()
-                and name != "iSCSIProtocolLevel"
-            ):
+            if name not in (*_CHAP_WORDS, *URL_OPTIONS) and not name[:1].isupper() and name != "iSCSIProtocolLevel":
                 raise UsageError(
                     f"unknown option in the URL's query: {name!r}",
                     code="usage.url",
-                    next="the query takes RFC 7143 keys, header_digest, target_user, target_password",
+                    next=f"the query takes RFC 7143 keys, {', '.join((*_DIGEST_ALIASES, *_CHAP_WORDS, *URL_OPTIONS))}",
                 )
             if name in values:
                 raise UsageError(f"{name} stands twice in the URL's query", code="usage.url", next=_URL_HINT)
@@ -125,16 +129,11 @@ class Url:
 
     def at(self, target: str | None = None, lun: int | None = None) -> Self:
         """The same portal, user and keys with another target or LUN."""
-        return type(self)(
-            self.portal,
-            self.target if target is None else target,
-            self.lun if lun is None else lun,
-            self.user,
-            self.secret,
-            self.mutual_user,
-            self.mutual_secret,
-            self.keys,
-        )
+        return replace(self, target=self.target if target is None else target, lun=self.lun if lun is None else lun)
+
+    def with_options(self, options: Mapping[str, str]) -> Self:
+        """The same with these options in place of those of the same names."""
+        return replace(self, options=tuple({**dict(self.options), **options}.items()))
 
     def __str__(self) -> str:
         text = "iscsi://"
@@ -145,7 +144,7 @@ class Url:
             text += f"/{self.target}"
             if self.lun is not None:
                 text += f"/{self.lun}"
-        query = [f"{name}={value}" for name, value in self.keys]
+        query = [f"{name}={value}" for name, value in (*self.keys, *self.options)]
         if self.mutual_user:
             query.append(f"target_user={self.mutual_user}")
         if self.mutual_secret:

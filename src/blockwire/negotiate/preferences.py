@@ -139,8 +139,9 @@ def _checked(role: Role, name: str, text: str) -> str:
         )
     if key.field is None and name != "MaxRecvDataSegmentLength":
         raise ConfigurationError(
-            f"{name} cannot be set", code="configuration.key", evidence=f"RFC 7143 section {key.section}"
-        )
+            f"{name} cannot be set", code="configuration.key", evidence=f"RFC 7143 section {key.section}",
+            next="leave it out: the login sets it itself",
+        )  # fmt: skip
     try:
         key.parse(text)
         known = KNOWN_VALUES.get(name)

@@ -70,7 +70,14 @@ class Arrival:
         if request.session_type == "Normal":
             self._device = device
         self._authentication = device.authentication
-        return Reception(device.name, tag, device.preferences, device.authentication.policy)
+        preferences = device.preferences
+        if request.tsih:
+            joined = server.sessions.find(
+                self._name(request.initiator_name, bytes(request.isid), device.name, discovery=False)
+            )
+            if isinstance(joined, TargetSession) and joined.declared:
+                preferences = preferences.with_keys({"MaxRecvDataSegmentLength": str(joined.declared)})
+        return Reception(device.name, tag, preferences, device.authentication.policy)
 
     def _name(self, initiator_name: str, isid: bytes, target_name: str, discovery: bool) -> SessionName:
         # A discovery session never reinstates a normal one, so it is kept under a name of its own.
@@ -227,6 +234,8 @@ class Arrival:
         )
         server.sessions.add(self._session)
         await self._session.map_units()
+        if self._device.config.rate:
+            await self._session.set_rate(self._device.config.rate)
         return tsih
 
     def _new_discovery(self, name: SessionName, tsih: int, admission: Admission) -> DiscoverySession:

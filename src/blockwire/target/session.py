@@ -139,6 +139,8 @@ class TargetSession:
         """By LUN field as a number."""
         self.commands = 0
         """Commands that came up to Python."""
+        self.declared = 0
+        """MaxRecvDataSegmentLength that `declare_segment_length` put in place of the configured one; 0: none."""
         self.ended = asyncio.Event()
         self._plane = plane
         self._dispatch = dispatch
@@ -232,7 +234,7 @@ class TargetSession:
         table.joining.add(cid)
 
     async def set_rate(self, bytes_per_second: float, cid: int | None = None) -> None:
-        """Limits what is sent on one connection, or on each of them; 0 lifts the limit. Without a new login."""
+        """Limits what is sent, over all connections or on one; 0 lifts the limit. Without a new login."""
         await self._dispatch.op(self._plane.configure(self.id, cid, {"rate": float(bytes_per_second)}))
 
     def describe(self) -> dict[str, Any]:
@@ -429,10 +431,11 @@ class TargetSession:
 
     def declare_segment_length(self, length: int, seconds: float = 10.0) -> None:
         """Another MaxRecvDataSegmentLength of this side, bytes, on every live connection: the initiator is asked to
-        negotiate within ``seconds`` (event 4) and hears it in the answer (RFC 7143 6.4, 13.12)."""
-        most = self._plane.limits().max_recv_data_segment_length
+        negotiate within ``seconds`` (event 4) and hears it in the answer (RFC 7143 6.4, 13.12). Connections that join
+        later hear it at login."""
+        self.declared = max(512, min(length, self._plane.limits().max_recv_data_segment_length))
         for cid in self.connections:
-            self._text_service(cid).declare_segment_length(max(512, min(length, most)))
+            self._text_service(cid).declare_segment_length(self.declared)
         self.ask_negotiation(seconds)
 
     # ------------------------------------------------------------------ ending

@@ -317,17 +317,21 @@ def test_task_management_is_checked_before_it_is_sent(scenario: Scenario) -> Non
     scenario(body)
 
 
-def test_the_rate_of_a_session_is_shared(scenario: Scenario) -> None:
+def test_the_rate_of_a_session_is_one_for_all_its_connections(scenario: Scenario) -> None:
     async def body() -> None:
         bench = Several(4)
         session = await bench.open()
         await session.set_rate(8e6)
-        assert [arguments[1:] for arguments in bench.calls("configure")] == [
-            (cid, {"rate": 2e6}) for cid in (1, 2, 3, 4)
-        ]
-        await session.remove_connection(4)
+        await session.set_rate(1e6, cid=2)
+        assert [arguments[1:] for arguments in bench.calls("configure")] == [(None, {"rate": 8e6}), (2, {"rate": 1e6})]
+        first = session.id
+        session.lost("gone")
+        await session.ready()
+        # the session that took its place has the same limit
+        assert bench.calls("configure")[-1] == (session.id, None, {"rate": 8e6})
+        assert session.id != first
         await session.set_rate(0)
-        assert [arguments[1:] for arguments in bench.calls("configure")][-3:] == [(c, {"rate": 0.0}) for c in (1, 2, 3)]
+        assert bench.calls("configure")[-1][1:] == (None, {"rate": 0.0})
         await session.close()
 
     scenario(body)

@@ -90,7 +90,8 @@ def test_vpd_83() -> None:
     parsed = DeviceIdentification.parse(wanted)
     assert parsed == page
     assert [item.text() for item in parsed.designators] == [
-        "naa.3123456789abcdef", "t10.ACME    A1", "iqn.2024-01.x:a", "iqn.2024-01.x:a,t,0x0001", "2", "3",
+        "naa.3123456789abcdef", "t10.ACME    A1", "iqn.2024-01.x:a", "iqn.2024-01.x:a,t,0x0001",
+        "relative target port 2", "target port group 3",
     ]  # fmt: skip
     assert parsed.best_unit_name() == "naa.3123456789abcdef"
     with pytest.raises(MalformedScsiData):

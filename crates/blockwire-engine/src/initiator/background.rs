@@ -131,7 +131,7 @@ impl Background {
         });
         let deadlines = state.side.proto.connections().filter_map(|conn| state.side.proto.deadline(conn)).min();
         let look = state.foreground.then(|| core.now + if state.reader { 5 * IDLE } else { IDLE });
-        entry.next = [deadlines, look].into_iter().flatten().min();
+        entry.next = [deadlines, look, state.held_until].into_iter().flatten().min();
         if state.closed && state.links.iter().all(Option::is_none) {
             session.attached.store(false, Ordering::Release);
             drop(state);
@@ -155,6 +155,7 @@ impl Background {
         let changed = state.foreground
             || state.links.get(conn).is_none_or(Option::is_none)
             || ready.writable
+            || state.held_until.is_some()
             || state.links.iter().flatten().any(|l| l.blocked);
         // a later deadline is found by the tick of the earlier one
         let earlier = state.side.proto.deadline(conn).is_some_and(|at| entry.next.is_none_or(|next| at < next));

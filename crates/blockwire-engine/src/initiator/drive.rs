@@ -67,7 +67,12 @@ impl InitiatorSession {
         let first = links.next();
         // the timeout of the socket is a whole slice; none at all needs no waiting either
         let direct = match first {
-            Some((conn, link)) if links.next().is_none() && !link.blocked && link.transport.fd().is_some() => {
+            Some((conn, link))
+                if links.next().is_none()
+                    && !link.blocked
+                    && state.held_until.is_none()
+                    && link.transport.fd().is_some() =>
+            {
                 (limit == SLICE || limit.is_zero()).then_some(conn)
             }
             _ => None,
@@ -86,6 +91,9 @@ impl InitiatorSession {
     fn poll_all<'a>(&'a self, mut state: Guard<'a>, limit: Duration) -> Guard<'a> {
         let PollMemory { mut entries, mut who } = std::mem::take(&mut state.poll);
         let mut nap = limit;
+        if let Some(at) = state.held_until {
+            nap = nap.min(Duration::from_nanos(at.saturating_sub(self.clock.now()).max(1)));
+        }
         for (conn, link) in state.links.iter_mut().enumerate() {
             let Some(link) = link else { continue };
             link.reading = true; // keeps its descriptor open

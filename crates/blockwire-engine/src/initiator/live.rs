@@ -64,6 +64,11 @@ impl InitiatorSession {
     /// There is no such connection, or the operating system refuses.
     pub fn configure(&self, cid: Option<u16>, changes: &[Change]) -> Result<(), Failure> {
         let mut state = self.lock();
+        let now = self.clock.now();
+        let rate = changes.iter().find_map(|change| if let Change::Rate(rate) = change { Some(*rate) } else { None });
+        if let (None, Some(rate)) = (cid, rate) {
+            state.set_rate(rate, now);
+        }
         let conns: Vec<ConnIndex> = match cid {
             None => state.side.proto.connections().collect(),
             Some(cid) => {
@@ -97,9 +102,8 @@ impl InitiatorSession {
                     Change::MaxSendDataSegmentLength(bytes) => params.max_send_data_segment_length = bytes,
                     Change::KeepAliveInterval(nanos) => params.keep_alive_interval = nanos,
                     Change::KeepAliveTimeout(nanos) => params.keep_alive_timeout = nanos,
-                    Change::Rate(bytes) => {
-                        if let Some(fd) = fd {
-                            let rate = if bytes == 0 { u64::MAX } else { bytes };
+                    Change::Rate(rate) => {
+                        if let (Some(_), Some(fd)) = (cid, fd) {
                             socket::set_pacing_rate(fd, rate).map_err(|e| Failure::io("transport.rate", &e))?;
                         }
                     }

@@ -50,6 +50,43 @@ pub struct LoadReport {
     pub first_error: String,
 }
 
+/// What verifying runs wrote where, from one run to the next on the same logical unit: so a run that goes on after the
+/// loss of its session still knows what has to be there. Empty at first.
+///
+/// Of each position it keeps the generation that was acknowledged last, 0 for none, and the one that was sent last. What
+/// was sent and never acknowledged may be there or not, block by block, until a later write of the place is acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct LoadTable {
+    /// Stands in every block of these runs and in no other: what others left behind is not taken for ours.
+    nonce: u64,
+    transfer: u32,
+    acknowledged: Vec<u32>,
+    sent: Vec<u32>,
+}
+
+impl LoadTable {
+    /// Ready for runs of `transfer` bytes at so many positions. False: it was begun for others.
+    fn prepare(&mut self, transfer: u32, positions: usize) -> bool {
+        if self.acknowledged.is_empty() {
+            let nonce = RandomState::new().hash_one(positions);
+            *self = Self { nonce, transfer, acknowledged: vec![0; positions], sent: vec![0; positions] };
+        }
+        self.transfer == transfer && self.acknowledged.len() == positions
+    }
+
+    /// The generation that stands in a block, when the block is right.
+    fn check(&self, part: &[u8], offset: u64, position: usize) -> Option<u32> {
+        let word = |j: usize| u64::from_le_bytes(part[j * 8..j * 8 + 8].try_into().unwrap_or_default());
+        let known = self.acknowledged[position]..=self.sent[position];
+        if word(0) != MARK || word(1) != self.nonce {
+            return known.contains(&0).then_some(0);
+        }
+        let generation = u32::try_from(word(3)).ok().filter(|g| *g > 0 && known.contains(g))?;
+        let right = |j| word(j) == offset ^ (u64::from(generation) << 32) ^ j as u64;
+        (word(2) == offset && (4..part.len() / 8).all(right)).then_some(generation)
+    }
+}
+
 /// How long the run waits for its last requests before it aborts them, and then for the aborts.
 const LINGER: Nanos = 10_000_000_000;
 /// Marks a block that a verifying run wrote.
@@ -74,12 +111,10 @@ struct Run<'a> {
     flights: Vec<Flight>,
     idle: Vec<u32>,
     random: u64,
-    /// Stands in every block of this run and in no other: what an earlier run left behind, anywhere, is not taken for ours.
-    nonce: u64,
     next: u64,
     issued: u64,
-    /// Generation of each position that this run wrote, and whether a request is on it (verify only).
-    generations: Vec<u32>,
+    /// What was written where, and whether a request is on a position (verify only).
+    table: &'a mut LoadTable,
     occupied: Vec<bool>,
     report: LoadReport,
     latencies: Histogram,
@@ -118,7 +153,7 @@ impl Run<'_> {
 
     /// Fills the buffer with blocks that name their place, run and generation.
     fn pattern(&mut self, index: u32, position: u64, generation: u32) {
-        let (block, nonce) = (self.spec.block_size as usize, self.nonce);
+        let (block, nonce) = (self.spec.block_size as usize, self.table.nonce);
         let first = position * u64::from(self.spec.transfer);
         for (i, part) in self.buffer(index).chunks_mut(block).enumerate() {
             let offset = first + (i * block) as u64;
@@ -130,31 +165,22 @@ impl Run<'_> {
         }
     }
 
-    /// Compares what was read. A block that this run wrote must be right; one with this run's mark must at least be at
-    /// its own place; others are not known.
+    /// Compares what was read: every block must be what was acknowledged, or what was sent after that and never
+    /// acknowledged; where nothing was acknowledged it may be anybody's.
     fn compare(&mut self, index: u32, position: u64) -> bool {
-        let (block, nonce) = (self.spec.block_size as usize, self.nonce);
+        let block = self.spec.block_size as usize;
         let first = position * u64::from(self.spec.transfer);
-        let expected = self.generations[position as usize];
-        let buffer = &*self.buffer(index);
-        for (i, part) in buffer.chunks(block).enumerate() {
-            let offset = first + (i * block) as u64;
-            let word = |j: usize| u64::from_le_bytes(part[j * 8..j * 8 + 8].try_into().unwrap_or_default());
-            let ours = word(0) == MARK && word(1) == nonce;
-            if expected == 0 {
-                if ours && word(2) != offset {
-                    return false;
-                }
-                continue;
-            }
-            if !ours || word(2) != offset || word(3) != u64::from(expected) {
-                return false;
-            }
-            let rest = 4..part.len() / 8;
-            if !rest.into_iter().all(|j| word(j) == offset ^ (u64::from(expected) << 32) ^ j as u64) {
-                return false;
+        let length = self.spec.transfer as usize;
+        let from = self.aligned + index as usize * length.next_multiple_of(4096);
+        let mut oldest = u32::MAX;
+        for (i, part) in self.memory[from..from + length].chunks(block).enumerate() {
+            match self.table.check(part, first + (i * block) as u64, position as usize) {
+                Some(generation) => oldest = oldest.min(generation),
+                None => return false,
             }
         }
+        // what was seen once does not go away again
+        self.table.acknowledged[position as usize] = oldest;
         true
     }
 
@@ -185,7 +211,7 @@ impl Run<'_> {
         if flight.write {
             self.report.writes += 1;
             if self.spec.verify {
-                self.generations[position] = flight.generation;
+                self.table.acknowledged[position] = flight.generation;
             }
         } else {
             self.report.reads += 1;
@@ -197,11 +223,11 @@ impl Run<'_> {
 }
 
 impl InitiatorSession {
-    /// `api.run_load`. `check` ends it early with what was measured.
+    /// `api.run_load`. `check` ends it early with what was measured; `table` is used when the run verifies.
     ///
     /// # Errors
     /// The specification cannot work, or another run is on.
-    pub fn run_load(&self, spec: &LoadSpec, check: Check<'_>) -> Result<LoadReport, Failure> {
+    pub fn run_load(&self, spec: &LoadSpec, table: &mut LoadTable, check: Check<'_>) -> Result<LoadReport, Failure> {
         let invalid = |what: &str| Err(Failure::new("request.invalid", what));
         let whole = spec.block_size >= 512 && spec.transfer > 0 && spec.transfer.is_multiple_of(spec.block_size);
         if !whole || spec.transfer > self.max_transfer {
@@ -213,6 +239,10 @@ impl InitiatorSession {
         if spec.duration == 0 && spec.requests == 0 {
             return invalid("a run needs a duration or a number of requests");
         }
+        let positions = usize::try_from(spec.size / u64::from(spec.transfer)).unwrap_or(usize::MAX);
+        if spec.verify && !table.prepare(spec.transfer, positions) {
+            return invalid("the table is that of runs of another size or transfer");
+        }
         let mut state = self.lock();
         if state.loading {
             return Err(Failure::new("session.busy", "another load run is on"));
@@ -221,7 +251,7 @@ impl InitiatorSession {
         state.load_runs += 1;
         let base = state.load_runs << 32;
         drop(state);
-        let mut run = new_run(spec, base);
+        let mut run = new_run(spec, table, base);
         let stray = self.load(&mut run, check);
         self.lock().loading = false;
         if stray {
@@ -302,7 +332,7 @@ impl InitiatorSession {
     }
 }
 
-fn new_run(spec: &LoadSpec, base: u64) -> Run<'_> {
+fn new_run<'a>(spec: &'a LoadSpec, table: &'a mut LoadTable, base: u64) -> Run<'a> {
     let depth = spec.depth as usize;
     let memory = vec![0u8; depth * (spec.transfer as usize).next_multiple_of(4096) + 4096].into_boxed_slice();
     let aligned = memory.as_ptr().align_offset(4096);
@@ -317,10 +347,9 @@ fn new_run(spec: &LoadSpec, base: u64) -> Run<'_> {
         flights: vec![Flight::default(); depth],
         idle: (0..spec.depth).rev().collect(),
         random: spec.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-        nonce: RandomState::new().hash_one(base),
         next: 0,
         issued: 0,
-        generations: vec![0; known],
+        table,
         occupied: vec![false; known],
         report: LoadReport::default(),
         latencies: Histogram::default(),
@@ -347,7 +376,8 @@ fn issue(state: &mut Guard<'_>, run: &mut Run<'_>, now: Nanos, most: u32) {
         if spec.verify {
             run.occupied[position as usize] = true;
             if write {
-                generation = run.generations[position as usize] + 1;
+                run.table.sent[position as usize] += 1;
+                generation = run.table.sent[position as usize];
                 run.pattern(index, position, generation);
             }
         }
@@ -371,5 +401,69 @@ fn issue(state: &mut Guard<'_>, run: &mut Run<'_>, now: Nanos, most: u32) {
             run.lost = true;
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRANSFER: u32 = 1024;
+
+    /// A block as `pattern` fills it.
+    fn block(nonce: u64, offset: u64, generation: u32) -> Vec<u8> {
+        let words = [MARK, nonce, offset, u64::from(generation)];
+        let rest = |j: u64| offset ^ (u64::from(generation) << 32) ^ j;
+        (0..64).flat_map(|j| words.get(j).copied().unwrap_or_else(|| rest(j as u64)).to_le_bytes()).collect()
+    }
+
+    fn table() -> LoadTable {
+        let mut table = LoadTable::default();
+        assert!(table.prepare(TRANSFER, 4));
+        table
+    }
+
+    #[test]
+    fn a_table_is_for_one_size_and_transfer() {
+        let mut table = table();
+        let nonce = table.nonce;
+        table.sent[3] = 7;
+        assert!(table.prepare(TRANSFER, 4));
+        assert_eq!((table.nonce, table.sent[3]), (nonce, 7), "what is known stays");
+        assert!(!table.prepare(TRANSFER, 5));
+        assert!(!table.prepare(512, 4));
+    }
+
+    #[test]
+    fn what_was_acknowledged_has_to_be_there() {
+        let mut table = table();
+        (table.acknowledged[1], table.sent[1]) = (2, 2);
+        let nonce = table.nonce;
+        assert_eq!(table.check(&block(nonce, 1024, 2), 1024, 1), Some(2));
+        assert_eq!(table.check(&block(nonce, 1024, 1), 1024, 1), None, "an older write");
+        assert_eq!(table.check(&block(nonce, 1024, 3), 1024, 1), None, "one that was never sent");
+        assert_eq!(table.check(&block(nonce, 512, 2), 1024, 1), None, "of another place");
+        assert_eq!(table.check(&block(nonce ^ 1, 1024, 2), 1024, 1), None, "of another run");
+        assert_eq!(table.check(&[0; 512], 1024, 1), None, "lost");
+        let mut damaged = block(nonce, 1024, 2);
+        damaged[511] ^= 1;
+        assert_eq!(table.check(&damaged, 1024, 1), None);
+    }
+
+    #[test]
+    fn a_write_that_was_cut_may_be_there_or_not_and_nothing_else() {
+        let mut table = table();
+        (table.acknowledged[0], table.sent[0]) = (3, 5);
+        let nonce = table.nonce;
+        for (generation, allowed) in [(2, false), (3, true), (4, true), (5, true), (6, false)] {
+            let found = table.check(&block(nonce, 0, generation), 0, 0);
+            assert_eq!(found, allowed.then_some(generation), "generation {generation}");
+        }
+        assert_eq!(table.check(&[0; 512], 0, 0), None, "neither of them");
+        // where nothing was acknowledged before, anything may be left
+        (table.acknowledged[0], table.sent[0]) = (0, 1);
+        assert_eq!(table.check(&[0; 512], 0, 0), Some(0));
+        assert_eq!(table.check(&block(nonce, 0, 1), 0, 0), Some(1));
+        assert_eq!(table.check(&block(nonce, 512, 1), 0, 0), None, "ours, but of another place");
     }
 }

@@ -33,6 +33,6 @@ pub use background::Background;
 pub use calls::Check;
 pub use cdb::{BlockRequest, IoKind};
 pub use histogram::Histogram;
-pub use load::{LoadReport, LoadSpec};
+pub use load::{LoadReport, LoadSpec, LoadTable};
 pub use request::{CommandRequest, Executed, Memory};
 pub use session::InitiatorSession;

@@ -12,6 +12,7 @@ use blockwire_proto::{ConnIndex, Endpoint, Fatal, FatalCode, Payload, Slot};
 use super::drive::PollMemory;
 use super::request::Places;
 use super::side::{Queue, Side};
+use crate::bucket::Bucket;
 use crate::calls::{Handoff, ReleaseMode, SessionSpec};
 use crate::clock::{Clock, Nanos};
 use crate::core::PlaneOptions;
@@ -21,7 +22,7 @@ use crate::mailbox::Mailbox;
 use crate::receive::{ReceiveState, feed};
 use crate::sys::socket;
 use crate::trace::{TraceEntry, TraceRing};
-use crate::transmit::{Scratch, Sent, TransmitContext, transmit};
+use crate::transmit::{BATCH_BYTES, Scratch, Sent, TransmitContext, transmit};
 use crate::transport::Transport;
 
 /// A blocking `recv` comes back after this long, so that Python can run its signal handlers.
@@ -53,12 +54,28 @@ pub(super) struct Link {
     pub number: u32,
 }
 
+/// What came of an attempt to send on a connection.
+enum Progress {
+    /// Nothing is queued, or the connection is not there any more.
+    Nothing,
+    /// Something left; there may be more.
+    Some,
+    /// The transport takes no more for now.
+    Full,
+}
+
 pub(super) struct State {
     pub side: Side,
     pub links: Vec<Option<Link>>,
     pub scratch: Scratch,
     pub counters: Counters,
     pub sent: Vec<Slot>,
+    /// The rate of the session.
+    pub bucket: Option<Bucket>,
+    /// When what the rate holds back may be sent.
+    pub held_until: Option<Nanos>,
+    /// The connection whose turn it is while there is a rate.
+    turn: ConnIndex,
     /// The baton is out.
     pub reader: bool,
     pub parked: u32,
@@ -120,6 +137,9 @@ impl InitiatorSession {
             scratch: Scratch::default(),
             counters: Counters::default(),
             sent: Vec::with_capacity(64),
+            bucket: None,
+            held_until: None,
+            turn: 0,
             reader: false,
             parked: 0,
             foreground: false,
@@ -305,6 +325,9 @@ impl State {
     /// Sends what is queued on all connections, as far as it goes without waiting. True when something is left.
     #[inline]
     pub fn flush(&mut self, now: Nanos) -> bool {
+        if self.bucket.is_some() {
+            return self.flush_by_rate(now);
+        }
         let mut left = false;
         for conn in 0..self.links.len() {
             left |= self.flush_link(conn, now);
@@ -314,44 +337,91 @@ impl State {
 
     fn flush_link(&mut self, conn: ConnIndex, now: Nanos) -> bool {
         loop {
-            let Some(Some(link)) = self.links.get_mut(conn) else { return false };
-            if link.doomed.is_some() {
-                return false;
-            }
-            let side = &mut self.side;
-            let cid = side.proto.connection_params(conn).map_or(0, |p| p.cid);
-            let (id, trace, sent) = (side.id, &mut side.trace, &mut self.sent);
-            let queue = side.proto.send_queue(conn);
-            if queue.is_empty() {
-                link.blocked = false;
-                return false;
-            }
-            let mut cx = TransmitContext {
-                transport: &link.transport,
-                scratch: &mut self.scratch,
-                counters: &mut self.counters,
-                budget: usize::MAX,
-            };
-            let result = transmit(queue, &side.places, &mut cx, |pdu| {
-                trace.record(TraceEntry { time: now, session: id, cid, sent: true, bhs: pdu.bhs() });
-                if let Payload::Task { slot, .. } = pdu.payload {
-                    sent.push(slot);
-                }
-            });
-            link.blocked = matches!(result, Sent::Full);
-            while let Some(slot) = self.sent.pop() {
-                self.side.proto.payload_sent(slot);
-            }
-            self.side.drain();
-            match result {
-                Sent::All | Sent::Budget => {} // more may have been made meanwhile
-                Sent::Full => return true,
-                Sent::Failed(error) => {
-                    self.fail(conn, Loss::Io(error));
-                    return false;
-                }
+            match self.send_some(conn, usize::MAX, now) {
+                Progress::Nothing => return false,
+                Progress::Full => return true,
+                Progress::Some => {} // more may have been made meanwhile
             }
         }
+    }
+
+    /// As `flush`, a send call per connection in turn while the bucket is open.
+    fn flush_by_rate(&mut self, now: Nanos) -> bool {
+        let count = self.links.len();
+        let (mut idle, mut left) = (0, false);
+        while idle < count {
+            let conn = self.turn % count;
+            let Some(bucket) = self.bucket.as_mut() else { return self.flush(now) };
+            if !bucket.is_open(now) {
+                let next = bucket.next();
+                let mut held = false;
+                for (conn, link) in self.links.iter_mut().enumerate() {
+                    let Some(link) = link.as_mut().filter(|link| link.doomed.is_none()) else { continue };
+                    link.blocked = false; // the time decides, not the room of the socket
+                    held |= !self.side.proto.send_queue(conn).is_empty();
+                }
+                self.held_until = held.then_some(next);
+                return held;
+            }
+            let before = self.counters.bytes_sent;
+            let progress = self.send_some(conn, BATCH_BYTES, now);
+            if let Some(bucket) = self.bucket.as_mut() {
+                bucket.spend(self.counters.bytes_sent - before);
+            }
+            self.turn = conn + 1;
+            left |= matches!(progress, Progress::Full);
+            idle = if matches!(progress, Progress::Some) { 0 } else { idle + 1 };
+        }
+        self.held_until = None;
+        left
+    }
+
+    /// Sends up to about `budget` bytes of what is queued on one connection.
+    fn send_some(&mut self, conn: ConnIndex, budget: usize, now: Nanos) -> Progress {
+        let Some(Some(link)) = self.links.get_mut(conn) else { return Progress::Nothing };
+        if link.doomed.is_some() {
+            return Progress::Nothing;
+        }
+        let side = &mut self.side;
+        let cid = side.proto.connection_params(conn).map_or(0, |p| p.cid);
+        let (id, trace, sent) = (side.id, &mut side.trace, &mut self.sent);
+        let queue = side.proto.send_queue(conn);
+        if queue.is_empty() {
+            link.blocked = false;
+            return Progress::Nothing;
+        }
+        let mut cx = TransmitContext {
+            transport: &link.transport,
+            scratch: &mut self.scratch,
+            counters: &mut self.counters,
+            budget,
+        };
+        let result = transmit(queue, &side.places, &mut cx, |pdu| {
+            trace.record(TraceEntry { time: now, session: id, cid, sent: true, bhs: pdu.bhs() });
+            if let Payload::Task { slot, .. } = pdu.payload {
+                sent.push(slot);
+            }
+        });
+        link.blocked = matches!(result, Sent::Full);
+        while let Some(slot) = self.sent.pop() {
+            self.side.proto.payload_sent(slot);
+        }
+        self.side.drain();
+        match result {
+            Sent::All | Sent::Budget => Progress::Some,
+            Sent::Full => Progress::Full,
+            Sent::Failed(error) => {
+                self.fail(conn, Loss::Io(error));
+                Progress::Nothing
+            }
+        }
+    }
+
+    /// Limits what is sent over all connections; 0 lifts the limit.
+    pub fn set_rate(&mut self, bytes_per_second: u64, now: Nanos) {
+        self.bucket = Bucket::new(bytes_per_second, now);
+        self.held_until = None;
+        self.flush(now);
     }
 
     /// Ends a connection, now or as soon as the reader is back from it.

@@ -8,7 +8,9 @@ use blockwire_wire::bhs::BHS_LEN;
 use super::{Plane, Session, unknown};
 use crate::calls::{Change, Handoff, ReleaseMode, SessionSpec};
 use crate::events::{Failure, OpId, OpResult, QueueId, SessionId, TaskDone, Token};
-use crate::initiator::{BlockRequest, Check, CommandRequest, Executed, InitiatorSession, LoadReport, LoadSpec, Memory};
+use crate::initiator::{
+    BlockRequest, Check, CommandRequest, Executed, InitiatorSession, LoadReport, LoadSpec, LoadTable, Memory,
+};
 
 /// Queue ids of a plane: the session above, its own index below.
 const QUEUE_BITS: u32 = 16;
@@ -186,7 +188,9 @@ impl Plane {
     ///
     /// # Errors
     /// The specification makes no sense, or there is no such session.
-    pub fn run_load(&self, session: SessionId, spec: &LoadSpec, check: Check<'_>) -> Result<LoadReport, Failure> {
-        self.initiator_session(session)?.run_load(spec, check)
+    pub fn run_load(
+        &self, session: SessionId, spec: &LoadSpec, table: &mut LoadTable, check: Check<'_>,
+    ) -> Result<LoadReport, Failure> {
+        self.initiator_session(session)?.run_load(spec, table, check)
     }
 }

@@ -118,12 +118,13 @@ pub fn set_receive_timeout(fd: RawFd, timeout: Duration) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value)
 }
 
-/// SO_MAX_PACING_RATE in bytes per second; `u64::MAX` lifts it.
+/// SO_MAX_PACING_RATE in bytes per second; 0 lifts it.
 ///
 /// # Errors
 /// The system's.
 pub fn set_pacing_rate(fd: RawFd, bytes_per_second: u64) -> io::Result<()> {
-    set_option(fd, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &bytes_per_second)
+    let rate = if bytes_per_second == 0 { u64::MAX } else { bytes_per_second };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_MAX_PACING_RATE, &rate)
 }
 
 /// Makes calls without MSG_DONTWAIT wait (or not).

@@ -15,6 +15,7 @@ use super::context::Context;
 use super::service::Ended;
 use super::session::{Link, Lun, Port, Session};
 use super::work::Phase;
+use crate::bucket::Bucket;
 use crate::calls::{
     AbortDone, AbortScope, AbortTarget, Answer, Change, CommandClass, Effects, Gate, Handoff, LunMapping, Numbers,
     ReleaseMode, SessionSpec,
@@ -80,6 +81,7 @@ impl TargetSide {
             recovers: retains,
             retention: RetentionBudget::new(core.arena.capacity() as u64 / 8),
             frozen_at: 0,
+            bucket: None,
         };
         self.shared.retention.set_limit(core.arena.capacity() as u64 / 2);
         session.publish_numbers();
@@ -294,7 +296,7 @@ impl TargetSide {
     /// # Errors
     /// There is no such session or connection.
     pub fn configure(
-        &mut self, _core: &mut Core, session: SessionId, cid: Option<u16>, changes: &[Change],
+        &mut self, core: &mut Core, session: SessionId, cid: Option<u16>, changes: &[Change],
     ) -> Result<(), Failure> {
         let index = self.find(session)?;
         let Some(session) = self.session_mut(index) else { return Err(unknown_session(session)) };
@@ -302,14 +304,18 @@ impl TargetSide {
             Some(cid) => vec![session.proto.connection_by_cid(cid).ok_or_else(|| unknown_connection(cid))?],
             None => (0..session.links.len()).filter(|c| session.links[*c].is_some()).collect(),
         };
+        let mut due = Vec::new();
         for change in changes {
             match *change {
                 Change::Shuffle(seed) => session.proto.set_shuffle(seed),
                 Change::RecoveryTimeout(n) => session.proto.set_data_timeout(n),
+                Change::Rate(rate) if cid.is_none() => {
+                    session.bucket = Bucket::new(rate, core.now);
+                    due.push(core.now); // for what was held back
+                }
                 _ => {}
             }
         }
-        let mut due = Vec::new();
         for conn in conns {
             for change in changes {
                 match *change {
@@ -319,7 +325,7 @@ impl TargetSide {
                     Change::KeepAliveTimeout(n) => session.proto.set_keep_alive(conn, None, Some(n)),
                     Change::Rate(rate) => {
                         let fd = session.links[conn].as_ref().and_then(|l| l.transport.fd());
-                        if let Some(fd) = fd {
+                        if let (Some(_), Some(fd)) = (cid, fd) {
                             socket::set_pacing_rate(fd, rate).map_err(|e| Failure::io("transport.rate", &e))?;
                         }
                     }

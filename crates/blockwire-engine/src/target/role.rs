@@ -108,12 +108,28 @@ impl Context<'_> {
         let sent = self.send(conn, transport, BATCH_BYTES);
         if let Some(outlet) = &mut self.outlet {
             // a failure shows again at the end of the turn
-            outlet.blocked = matches!(sent, Sent::Full | Sent::Failed(_));
+            outlet.blocked = matches!(sent, Some(Sent::Full | Sent::Failed(_)));
         }
     }
 
-    /// Sends what is queued, up to `budget` bytes.
-    pub(super) fn send(&mut self, conn: ConnIndex, transport: &Transport, budget: usize) -> Sent {
+    /// Sends what is queued, up to `budget` bytes. None: the rate of the session does not let it; it is woken in time.
+    pub(super) fn send(&mut self, conn: ConnIndex, transport: &Transport, budget: usize) -> Option<Sent> {
+        let Some(bucket) = &mut self.session.bucket else { return Some(self.send_freely(conn, transport, budget)) };
+        if !bucket.is_open(self.now) {
+            let next = bucket.next();
+            self.shared.due(next);
+            return None;
+        }
+        let before = self.shared.counters.bytes_sent;
+        let sent = self.send_freely(conn, transport, BATCH_BYTES);
+        if let Some(bucket) = &mut self.session.bucket {
+            bucket.spend(self.shared.counters.bytes_sent - before);
+        }
+        self.session.ports[conn].sent_at = self.now;
+        Some(sent)
+    }
+
+    fn send_freely(&mut self, conn: ConnIndex, transport: &Transport, budget: usize) -> Sent {
         let mut left = std::mem::take(&mut self.send_scratch.left);
         let memory = Memory { work: &self.session.work, arena: self.arena };
         let queue = self.session.proto.send_queue(conn);

@@ -147,7 +147,8 @@ impl TargetSide {
                 if before == 0 {
                     break;
                 }
-                match cx.send(conn, transport, BUDGET_OUT) {
+                let Some(sent) = cx.send(conn, transport, BUDGET_OUT) else { break };
+                match sent {
                     Sent::Full => *blocked = true,
                     Sent::Failed(error) => {
                         ended.get_or_insert(Ended::Failed(error));
@@ -357,7 +358,8 @@ impl TargetSide {
             }
             let readable = link.transport.memory_readable();
             let before = session.proto.send_queue(conn).unsent_bytes();
-            if !readable && before == 0 {
+            // what a rate holds back leaves by the timer, in turn
+            if !readable && (before == 0 || session.bucket.is_some()) {
                 continue;
             }
             link.readable = readable;

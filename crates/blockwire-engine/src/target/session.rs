@@ -9,6 +9,7 @@ use blockwire_proto::target::TargetSession;
 use blockwire_store::Store;
 
 use super::work::Work;
+use crate::bucket::Bucket;
 use crate::calls::{CommandClass, Gate, LunMapping, Numbers};
 use crate::clock::Nanos;
 use crate::events::{SessionId, TaskTag};
@@ -96,6 +97,8 @@ pub(super) struct Port {
     /// It is over: what is queued was the last.
     pub(super) closing: bool,
     pub(super) data_digest: bool,
+    /// When it last sent while there was a rate; who waits longest comes first.
+    pub(super) sent_at: Nanos,
 }
 
 /// One session.
@@ -122,6 +125,8 @@ pub(super) struct Session {
     pub(super) retention: RetentionBudget,
     /// When its tasks froze last.
     pub(super) frozen_at: Nanos,
+    /// The rate of the session.
+    pub(super) bucket: Option<Bucket>,
 }
 
 impl Session {

@@ -20,12 +20,16 @@ impl TargetSide {
     pub fn tick(&mut self, core: &mut Core) {
         let now = core.now;
         let mut next: Option<Nanos> = None;
+        let mut held: Vec<(Nanos, u32, ConnIndex)> = Vec::new();
         let live: Vec<(u32, ConnIndex)> = self.shared.connections.iter().flatten().copied().collect();
         for (index, conn) in live {
             let Some(session) = self.shared.sessions[index as usize].as_deref_mut() else { continue };
             if let Err(fatal) = session.proto.tick(conn, now) {
                 self.lose_connection(core, index, conn, &Ended::Fatal(fatal));
                 continue;
+            }
+            if session.bucket.is_some() && !session.proto.send_queue(conn).is_empty() {
+                held.push((session.ports[conn].sent_at, index, conn));
             }
             if !session.retains && session.proto.send_queue(conn).is_empty() {
                 let at = session.proto.deadline(conn);
@@ -35,7 +39,7 @@ impl TargetSide {
             let deadline = self.with_session(core, index, |cx| {
                 // data that did not come is asked for again
                 cx.drain_events();
-                if !cx.session.proto.send_queue(conn).is_empty() {
+                if cx.session.bucket.is_none() && !cx.session.proto.send_queue(conn).is_empty() {
                     cx.wake(conn);
                 }
                 cx.session.proto.deadline(conn)
@@ -43,6 +47,10 @@ impl TargetSide {
             if let Some(Some(at)) = deadline {
                 next = Some(next.map_or(at, |n| n.min(at)));
             }
+        }
+        held.sort_unstable();
+        for (_, index, conn) in held {
+            self.with_session(core, index, |cx| cx.wake(conn));
         }
         if let Some(at) = self.end_overdue_data(core) {
             next = Some(next.map_or(at, |n| n.min(at)));

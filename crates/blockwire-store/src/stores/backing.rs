@@ -41,8 +41,8 @@ impl Backing {
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => match options.create_size {
                 Some(size) if !options.read_only => Self::create(shown, size, options),
-                Some(_) => Err(failed(shown, &error, "does not exist, and read-only creates nothing")),
-                None => Err(failed(shown, &error, "does not exist (give a size to create it)")),
+                _ if options.read_only => Err(failed(shown, &error, "does not exist, and read-only creates nothing")),
+                _ => Err(failed(shown, &error, "does not exist (give a size to create it)")),
             },
             Err(error) => Err(failed(shown, &error, "cannot be opened")),
         }

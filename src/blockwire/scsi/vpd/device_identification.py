@@ -43,6 +43,12 @@ class DesignatorType(enum.IntEnum):
     SCSI_NAME_STRING = 8
 
 
+_COUNTED = {
+    int(DesignatorType.RELATIVE_TARGET_PORT): "relative target port",
+    int(DesignatorType.TARGET_PORT_GROUP): "target port group",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Designator:
     """One designation descriptor; ``value`` are its raw bytes, ``protocol`` None unless PIV is set."""
@@ -65,7 +71,7 @@ class Designator:
         )
 
     def text(self) -> str:
-        """For people: ``naa.…``, ``t10.…``, a SCSI name as it stands, numbers, or hexadecimal digits."""
+        """For people: ``naa.…``, ``t10.…``, a SCSI name as it stands, what a number counts, or hexadecimal digits."""
         if self.type == DesignatorType.NAA:
             return f"naa.{self.value.hex()}"
         if self.type == DesignatorType.EUI64:
@@ -74,11 +80,8 @@ class Designator:
             return f"t10.{ascii_text(self.value)}"
         if self.type == DesignatorType.SCSI_NAME_STRING:
             return self.value.rstrip(b"\x00").decode("utf-8", "backslashreplace")
-        if (
-            self.type in (DesignatorType.RELATIVE_TARGET_PORT, DesignatorType.TARGET_PORT_GROUP)
-            and len(self.value) == 4
-        ):
-            return str(int.from_bytes(self.value[2:4], "big"))
+        if self.type in _COUNTED and len(self.value) == 4:
+            return f"{_COUNTED[self.type]} {int.from_bytes(self.value[2:4], 'big')}"
         return self.value.hex()
 
 
