@@ -134,3 +134,9 @@ def test_from_os_error() -> None:
     assert isinstance(error, errors.RefusedError)
     assert error.errno == errno.ECONNREFUSED
     assert isinstance(error.__cause__, ConnectionRefusedError)
+
+
+def test_redaction_takes_a_password_whole_and_leaves_what_is_redacted() -> None:
+    assert errors.redact("?target_user=a&target_password=one,two&x=1") == "?target_user=a&target_password=***&x=1"
+    shown = "blockwire ls 'iscsi://h/iqn.2024-01.com.example:d?target_password=***'"
+    assert errors.redact(shown) == shown

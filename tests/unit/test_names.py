@@ -206,3 +206,37 @@ def test_sizes_out() -> None:
     assert format_size(10 << 30) == "10 GiB (10737418240 bytes)"
     assert format_size(512) == "512 bytes"
     assert format_rate(123_400_000) == "123.4 MB/s"
+
+
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "a" * 64 + ".example.com", "a." * 127 + "com", "."])
+def test_hosts_that_no_resolver_takes(host: str) -> None:
+    # RFC 1035 2.3.4: labels of 1 to 63 octets, 255 in all. Python's resolver raises UnicodeError for others.
+    with pytest.raises(UsageError):
+        Portal.parse(host)
+    with pytest.raises(ValueError, match="portal"):
+        parse_target_address(f"{host}:3260,1")
+
+
+def test_a_host_with_its_root_label() -> None:
+    assert Portal.parse("example.com.:3261") == Portal("example.com.", 3261)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "iscsi://joe%hunter2hunter2/iqn.2024-01.com.example:disk/0",
+        "joe%hunter2hunter2",
+        "iscsi://host/iqn.2024-01.com.example:disk/0?target_user=x&target_password=first&hunter2hunter2",
+    ],
+)
+def test_a_url_with_a_slip_in_it_does_not_show_its_secret(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Url.parse(text)
+    assert "hunter2" not in str(caught.value) + caught.value.evidence + caught.value.next
+
+
+@pytest.mark.parametrize(
+    "text", ["fe80::1%eth0", "[fe80::1%eth0]:3260", "iscsi://[fe80::1%eth0]/iqn.2024-01.com.example:d/0"]
+)
+def test_an_ipv6_scope_is_no_secret(text: str) -> None:
+    assert Url.parse(text).portal == Portal("fe80::1%eth0")

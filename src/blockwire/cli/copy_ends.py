@@ -366,8 +366,11 @@ class FileDestination:
         """Sets the size and syncs."""
         if self._final is not None:
             os.ftruncate(self._descriptor, size)
-        with contextlib.suppress(OSError):  # a character device knows no fsync
+        try:
             os.fsync(self._descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EROFS, errno.ENOTSUP):  # a pipe or character device has none
+                raise
 
     def read_back(self, offset: int, length: int, depth: int) -> Iterator[tuple[int, bytes]]:
         """From the file."""

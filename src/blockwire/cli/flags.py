@@ -240,6 +240,9 @@ def set_up_logging(verbose: int) -> None:
         def format(self, record: logging.LogRecord) -> str:
             return errors.redact(super().format(record))
 
+        def formatException(self, ei: Any) -> str:
+            return super().formatException(ei) if verbose > 1 else f"  {type(ei[1]).__name__}: {ei[1]}"
+
     handler.setFormatter(Redacting("blockwire: %(message)s" if verbose < 2 else "%(asctime)s %(name)s: %(message)s"))
     logger = logging.getLogger("blockwire")
     logger.handlers[:] = [handler]

@@ -24,17 +24,27 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def _default(value: object) -> object:
+def _shown(value: Any) -> Any:
+    """`value` as JSON takes it, every text in it redacted by itself: in JSON's own text a quote may look like a part of
+    a secret."""
+    if isinstance(value, str):
+        return errors.redact(value)
+    if value is None or isinstance(value, int | float):
+        return value
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Portal):
         return {"host": value.host, "port": value.port}
-    return str(value)
+    if isinstance(value, Mapping):
+        return {errors.redact(str(key)): _shown(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_shown(item) for item in value]
+    return errors.redact(str(value))
 
 
 def dumps(value: Mapping[str, Any]) -> str:
     """One line of JSON."""
-    return errors.redact(json.dumps(value, default=_default, ensure_ascii=False))
+    return json.dumps(_shown(value), ensure_ascii=False)
 
 
 def document(schema: str, value: Mapping[str, Any]) -> None:

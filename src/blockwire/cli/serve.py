@@ -164,11 +164,22 @@ class Teller:
         self.verbose = verbose
         self.quiet = quiet
         self.has_command = has_command
+        self._unread = False
+
+    def _stream(self, name: str, values: dict[str, Any]) -> None:
+        """A line of the JSON stream. When its reader has gone, initiators must not suffer for it: serving goes on."""
+        if self._unread:
+            return
+        try:
+            output.event(name, values)
+        except BrokenPipeError:
+            self._unread = True
+            output.note("nobody reads the events any more; serving goes on without them")
 
     def event(self, event: TargetEvent) -> None:
         """Something happened to the target."""
         if self.as_json:
-            output.event(event.event, dict(event.details))
+            self._stream(event.event, dict(event.details))
         elif self.verbose or event.event in ("store-fault", "protocol-violation"):
             details = " ".join(f"{name}={value}" for name, value in event.details.items() if value not in ("", None))
             output.note(f"{event.event} {details}")
@@ -201,7 +212,7 @@ class Teller:
 
     def statistics(self, values: dict[str, Any]) -> None:
         """Periodically."""
-        output.event("statistics", values)
+        self._stream("statistics", values)
 
     def stopping(self, why: str) -> None:
         """The end has begun."""

@@ -56,7 +56,13 @@ def from_environment(name: str, environment: Mapping[str, str] | None = None) ->
 
 def from_command(words: str | Sequence[str]) -> Secret:
     """From the first line that a command prints; its errors go to our standard error. No shell is involved."""
-    arguments = shlex.split(words) if isinstance(words, str) else list(words)
+    try:
+        arguments = shlex.split(words) if isinstance(words, str) else list(words)
+    except ValueError as error:
+        raise errors.ConfigurationError(
+            "the secret command cannot be split into words", code="configuration.secret-command", evidence=str(error),
+            next="close its quotes",
+        ) from None  # fmt: skip
     if not arguments:
         raise errors.ConfigurationError("the secret command is empty", code="configuration.secret-command")
     name = arguments[0]

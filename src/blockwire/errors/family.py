@@ -23,14 +23,17 @@ EXIT_INTERRUPTED = 130
 _REDACTED = "***"
 # A secret may itself hold '/', '?' or '@', so everything from the first '%' to the last '@' of the word goes.
 _URL_SECRET = re.compile(r"((?:^|(?<=[\s'\"(/=]))[^\s%@/'\"]+%)\S*(?=@)")
-_KEY_SECRET = re.compile(r"\b(CHAP_R|CHAP_C|SRP_[A-Z]+|target_password)=[^\s,&\x00]+")
+# What is redacted already stays as it is: what stands behind it may be a quote.
+_KEY_SECRET = re.compile(
+    r"\b(CHAP_R|CHAP_C|SRP_[A-Z]+)=(?!\*\*\*)[^\s,&\x00]+|\b(target_password)=(?!\*\*\*)[^\s&\x00]+"
+)
 
 
 def redact(text: str) -> str:
     """``text`` with URL secrets and CHAP responses and challenges replaced by ``***``."""
     if "%" in text:
         text = _URL_SECRET.sub(rf"\1{_REDACTED}", text)
-    return _KEY_SECRET.sub(rf"\1={_REDACTED}", text)
+    return _KEY_SECRET.sub(lambda found: f"{found[1] or found[2]}={_REDACTED}", text)
 
 
 class Error(OSError):

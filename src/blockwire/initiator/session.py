@@ -395,9 +395,10 @@ class Session:
                 fields, count = parse_lun_list(raw)
             except MalformedScsiData as error:
                 raise errors.DeviceError(str(error), code="device.malformed-data", status=0) from error
-            if len(fields) >= count or length >= _MOST_LUN_DATA:
+            whole = min(8 + 8 * count, _MOST_LUN_DATA)
+            if len(fields) >= count or length >= whole:  # what was asked for had room: there are no more
                 break
-            length = min(8 + 8 * count, _MOST_LUN_DATA)
+            length = whole
         return sorted(number for field in fields if (number := decode_lun(field)) is not None)
 
     async def luns(self) -> list[LunInfo]:

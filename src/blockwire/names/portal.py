@@ -49,17 +49,19 @@ class Portal:
                 if not rest.startswith(":"):
                     raise fail(f"unexpected {rest!r} after the bracket")
                 port_text = rest[1:]
-            if not _is_ipv6(host):
+            if not is_ipv6(host):
                 raise fail("no IPv6 address in the brackets")
         elif text.count(":") > 1:
             host = text
-            if not _is_ipv6(host):
+            if not is_ipv6(host):
                 raise fail("an IPv6 address with a port needs brackets")
         else:
             host, colon, after = text.partition(":")
             port_text = after if colon else None
             if not re.fullmatch(r"[A-Za-z0-9_.-]+", host):
                 raise fail("there is no host in it" if not host else "the host holds characters that no host name has")
+            if len(host) > 253 or not all(0 < len(label) < 64 for label in host.removesuffix(".").split(".")):
+                raise fail("a host has labels of 1 to 63 characters, 253 in all")  # RFC 1035 2.3.4
         port = default_port
         if port_text is not None:
             if not re.fullmatch(r"[0-9]{1,5}", port_text) or int(port_text) > 65535:
@@ -90,7 +92,8 @@ class Portal:
         return f"[{self.host}]:{self.port}" if self.is_ipv6 else f"{self.host}:{self.port}"
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
+    """Whether ``text`` is an IPv6 address, without brackets; a scope (``%eth0``) may stand behind it."""
     try:
         ipaddress.IPv6Address(text)
     except ValueError:

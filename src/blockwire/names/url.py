@@ -10,7 +10,7 @@ from typing import Final, Self
 from blockwire.errors import UsageError
 from blockwire.names.iscsi import peer_name
 from blockwire.names.lun import parse_lun
-from blockwire.names.portal import Portal
+from blockwire.names.portal import Portal, is_ipv6
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PATH_START = re.compile(r"/(?:(?:iqn|eui|naa)\.)", re.IGNORECASE)
@@ -81,6 +81,11 @@ class Url:
         if userinfo and not at_sign:
             raise UsageError("not an iSCSI URL", code="usage.url", next=_URL_HINT)
         user, _, secret = userinfo.partition("%")
+        if "%" in host and not host.startswith("[") and not is_ipv6(host):
+            # A secret whose @ was forgotten is not shown.
+            raise UsageError(
+                "not an iSCSI URL: there is a % in it, and no @ behind that", code="usage.url", next=_URL_HINT
+            )
 
         path, _, query = path.partition("?")
         target, slash, lun_text = path.partition("/")
@@ -110,7 +115,9 @@ class Url:
                     "iSER is not supported yet", code="usage.scheme-reserved", next="leave ?iser out of the URL"
                 )
             if not equals or not name:
-                raise UsageError(f"not Key=Value in the URL's query: {name!r}", code="usage.url", next=_URL_HINT)
+                # Behind a password it may be the rest of that.
+                what = "" if "target_password" in values else f": {name!r}"
+                raise UsageError(f"not Key=Value in the URL's query{what}", code="usage.url", next=_URL_HINT)
             if name in _DIGEST_ALIASES:
                 word = _DIGEST_WORDS.get(value.lower())
                 if word is None:

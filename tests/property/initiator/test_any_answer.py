@@ -66,5 +66,3 @@ def test_any_answer(answers: dict[tuple[int, int], tuple[bytes, bool, int, int]]
     finally:
         bench.plane.shutdown(0)
     assert largest <= 1 << 20
-
-
