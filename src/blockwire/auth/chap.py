@@ -1,7 +1,8 @@
 """CHAP for both roles (RFC 1994, RFC 7143 sections 9.2.1 and 12.1.3), without I/O.
 
 A machine takes the security keys of one text segment and gives those of the answer. Anything wrong ends in
-:class:`blockwire.errors.LoginError` with status 0201.
+:class:`blockwire.errors.LoginError`, of which the target sends the status: 0207 for a key that is missing, 0200 for one
+that does not belong there or is malformed, 0201 for a proof that is wrong (9.2).
 """
 
 from __future__ import annotations
@@ -46,31 +47,61 @@ def authentication_failure(message: str, **details: str) -> LoginError:
     return login_error(LoginStatus.AUTHENTICATION_FAILURE, message, **details)
 
 
-def _required(keys: dict[str, str], name: str) -> str:
-    value = keys.get(name)
-    if value is None:
-        raise authentication_failure(f"the peer sent no {name}")
-    return value
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """The keys of one step, and with which status they are refused when they are not those of the step's definition."""
 
+    keys: dict[str, str]
+    missing: LoginStatus
+    wrong: LoginStatus
 
-def _binary(keys: dict[str, str], name: str) -> bytes:
-    try:
-        value = parse_binary(_required(keys, name), MAX_BINARY)
-    except ValueError as error:
-        raise authentication_failure(f"{name} is malformed", evidence=str(error)) from None
-    if not value:
-        raise authentication_failure(f"{name} is empty")
-    return value
+    @classmethod
+    def of_initiator(cls, keys: dict[str, str]) -> _Step:
+        """A target MUST refuse them with "Initiator Error" or "Missing Parameter" (9.2)."""
+        return cls(keys, LoginStatus.MISSING_PARAMETER, LoginStatus.INITIATOR_ERROR)
 
+    @classmethod
+    def of_target(cls, keys: dict[str, str]) -> _Step:
+        """An initiator sends no status: it closes the connection (9.2)."""
+        return cls(keys, LoginStatus.AUTHENTICATION_FAILURE, LoginStatus.AUTHENTICATION_FAILURE)
 
-def _identifier(keys: dict[str, str]) -> int:
-    try:
-        value = parse_number(_required(keys, "CHAP_I"))
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 255:
-        raise authentication_failure("CHAP_I is not a number of 8 bits")
-    return value
+    def _error(self, status: LoginStatus, message: str, **details: str) -> LoginError:
+        if status is not LoginStatus.AUTHENTICATION_FAILURE:
+            details["whose"] = "peer"
+        return login_error(status, message, **details)
+
+    def refusal(self, message: str, **details: str) -> LoginError:
+        return self._error(self.wrong, message, **details)
+
+    def only(self, *names: str) -> None:
+        """No other keys than these."""
+        others = sorted(set(self.keys) - set(names))
+        if others:
+            raise self.refusal("keys of another step of CHAP", evidence=" ".join(others))
+
+    def required(self, name: str) -> str:
+        value = self.keys.get(name)
+        if value is None:
+            raise self._error(self.missing, f"the peer sent no {name}")
+        return value
+
+    def binary(self, name: str) -> bytes:
+        try:
+            value = parse_binary(self.required(name), MAX_BINARY)
+        except ValueError as error:
+            raise self.refusal(f"{name} is malformed", evidence=str(error)) from None
+        if not value:
+            raise self.refusal(f"{name} is empty")
+        return value
+
+    def identifier(self) -> int:
+        try:
+            value = parse_number(self.required("CHAP_I"))
+        except ValueError:
+            value = -1
+        if not 0 <= value <= 255:
+            raise self.refusal("CHAP_I is not a number of 8 bits")
+        return value
 
 
 @dataclass(slots=True)
@@ -113,38 +144,42 @@ class ChapTarget:
 
     def receive(self, keys: dict[str, str]) -> Pairs:
         """Take the initiator's CHAP keys; the keys that go back."""
+        step = _Step.of_initiator(keys)
         if self.done:
-            raise authentication_failure("CHAP keys came after the authentication was done")
+            raise step.refusal("CHAP keys came after the authentication was done")
         if self._challenge is None:
-            return self._choose(keys)
-        return self._verify(keys, self._challenge)
+            return self._choose(step)
+        return self._verify(step, self._challenge)
 
     def close(self) -> None:
         """The login ended: the challenge is no longer outstanding."""
         if self._challenge is not None:
             self._challenge.forget()
 
-    def _choose(self, keys: dict[str, str]) -> Pairs:
-        if set(keys) != {"CHAP_A"}:
-            raise authentication_failure("the first CHAP key has to be CHAP_A alone", evidence=" ".join(sorted(keys)))
+    def _choose(self, step: _Step) -> Pairs:
+        text = step.required("CHAP_A")
+        step.only("CHAP_A")
         try:
-            offered = [parse_number(item) for item in parse_list(keys["CHAP_A"])]
+            offered = [parse_number(item) for item in parse_list(text)]
         except ValueError as error:
-            raise authentication_failure("CHAP_A is malformed", evidence=str(error)) from None
+            raise step.refusal("CHAP_A is malformed", evidence=str(error)) from None
         # The first of the initiator's list that we support (6.2.1).
         number = next((n for n in offered if n in self.algorithms and n in ALGORITHMS), None)
         if number is None:
             raise authentication_failure(
                 "no CHAP algorithm in common",
-                evidence=f"CHAP_A={keys['CHAP_A'][:60]}",
+                evidence=f"CHAP_A={text[:60]}",
                 next="allow one of " + ", ".join(ALGORITHMS[n].name for n in self.algorithms),
             )
         self._challenge = _Challenge.draw(ALGORITHMS[number], self.random, self.outstanding)
         return [("CHAP_A", str(number)), *self._challenge.keys()]
 
-    def _verify(self, keys: dict[str, str], challenge: _Challenge) -> Pairs:
+    def _verify(self, step: _Step, challenge: _Challenge) -> Pairs:
         challenge.forget()
-        name, response = _required(keys, "CHAP_N"), _binary(keys, "CHAP_R")
+        step.only("CHAP_N", "CHAP_R", "CHAP_I", "CHAP_C")
+        name, response = step.required("CHAP_N"), step.binary("CHAP_R")
+        mutual = "CHAP_I" in step.keys or "CHAP_C" in step.keys
+        asked = (step.identifier(), step.binary("CHAP_C")) if mutual else None
         account = self.policy.account(name)
         secret = account.secret.reveal() if account is not None else b""
         matches = challenge.verify(response, secret)
@@ -158,14 +193,13 @@ class ChapTarget:
                 "the initiator uses the target's own secret", next="give each direction a secret of its own"
             )
         answer: Pairs = []
-        if "CHAP_I" in keys or "CHAP_C" in keys:
-            answer = self._prove(keys, challenge)
+        if asked is not None:
+            answer = self._prove(*asked, challenge)
         self.account_name = name
         self.done = True
         return answer
 
-    def _prove(self, keys: dict[str, str], challenge: _Challenge) -> Pairs:
-        identifier, theirs = _identifier(keys), _binary(keys, "CHAP_C")
+    def _prove(self, identifier: int, theirs: bytes, challenge: _Challenge) -> Pairs:
         if theirs == challenge.value or theirs in self.outstanding:
             raise authentication_failure(
                 "a challenge of ours came back", evidence="CHAP reflection, RFC 7143 section 9.2.1"
@@ -215,15 +249,16 @@ class ChapInitiator:
             self._challenge.forget()
 
     def _respond(self, keys: dict[str, str]) -> Pairs:
+        step = _Step.of_target(keys)
         try:
-            number = parse_number(_required(keys, "CHAP_A"))
+            number = parse_number(step.required("CHAP_A"))
         except ValueError:
             number = -1
         if number not in self.algorithms:
             raise authentication_failure(
                 "the target picked an algorithm that was not offered", evidence=f"CHAP_A={keys['CHAP_A'][:20]}"
             )
-        identifier, theirs = _identifier(keys), _binary(keys, "CHAP_C")
+        identifier, theirs = step.identifier(), step.binary("CHAP_C")
         self.challenged, self.algorithm = True, number
         if theirs in self.outstanding:
             # 9.2.1: a rogue reflects a challenge of ours from another connection.
@@ -246,7 +281,8 @@ class ChapInitiator:
         challenge.forget()
         expected = self.credentials.target
         assert expected is not None
-        name, response = _required(keys, "CHAP_N"), _binary(keys, "CHAP_R")
+        step = _Step.of_target(keys)
+        name, response = step.required("CHAP_N"), step.binary("CHAP_R")
         if challenge.verify(response, self.credentials.account.secret.reveal()):
             raise authentication_failure(
                 "the target uses the initiator's own secret", next="give each direction a secret of its own"

@@ -6,6 +6,7 @@ Reading a file, the environment or a command is done outside this room: :class:`
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, Self
 
@@ -15,6 +16,10 @@ from blockwire.negotiate.values import parse_binary
 MIN_SECRET: Final = 12
 """96 bits: shorter secrets need IPsec (RFC 7143 section 9.2.1), which we cannot check, so they are refused."""
 MAX_SECRET: Final = 255
+RANDOM_BYTES: Final = 16
+"""Of a secret that is made here."""
+_CHARACTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+"""64, so that six random bits choose one; none of them needs quoting anywhere."""
 MD5_INTEROP_MAX: Final = 16
 """The longest secret that every peer takes; several stop at 16 bytes."""
 
@@ -30,7 +35,7 @@ class Secret:
                 f"a CHAP secret has at least {MIN_SECRET} bytes",
                 code="configuration.secret",
                 evidence=f"this one has {len(value)}",
-                next="make one with `openssl rand -hex 8` (16 characters) and set it on both sides",
+                next="make one with `blockwire secret FILE` and set it on both sides",
             )
         if len(value) > MAX_SECRET:
             raise ConfigurationError(
@@ -54,6 +59,25 @@ class Secret:
             except ValueError:
                 pass
         return cls(text.encode())
+
+    @classmethod
+    def draw(cls, random: Callable[[int], bytes], *, text: bool = False) -> Self:
+        """A new secret of 128 bits (RFC 7143 9.2.1), drawn from ``random`` and nothing else.
+
+        With ``text`` it is 16 printable characters of 6 random bits each, for peers that take text only: 96 bits, the
+        least that the RFC allows without IPsec.
+        """
+        drawn = random(RANDOM_BYTES)
+        if len(drawn) != RANDOM_BYTES:
+            raise ValueError(f"the random source gave {len(drawn)} bytes instead of {RANDOM_BYTES}")
+        return cls(bytes(_CHARACTERS[byte & 0x3F] for byte in drawn) if text else drawn)
+
+    def to_text(self) -> str:
+        """What :meth:`from_text` reads again, for the file that keeps it: plain text where that is printable, else
+        ``0x…``."""
+        if all(byte in _CHARACTERS for byte in self._value) and self._value[:2].lower() not in (b"0x", b"0b"):
+            return self._value.decode("ascii")
+        return "0x" + self._value.hex()
 
     def reveal(self) -> bytes:
         """The secret itself, for computing a response."""

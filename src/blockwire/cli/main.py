@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": ("blockwire.cli.info", "Show a LUN's capacity, identity and negotiated keys."),
     "cp": ("blockwire.cli.cp", "Copy between files and LUNs."),
     "bench": ("blockwire.cli.bench", "Measure IOPS, throughput and latency of a LUN."),
+    "secret": ("blockwire.cli.secret", "Make a new random CHAP secret."),
     "demo": ("blockwire.cli.demo", "Try it all on this machine in a few seconds."),
     "completion": ("blockwire.cli.completion", "Print the shell's completion script."),
 }

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING
 from blockwire import errors
 from blockwire.dataplane.api import AbortKind, AbortScope, ReleaseMode, TaskView
 from blockwire.initiator.connect import LoggedIn
-from blockwire.session import CLEANUP, INITIATOR_CONNECTION, CleanupState, ConnectionState
+from blockwire.session import (
+    CLEANUP,
+    INITIATOR_CONNECTION,
+    CleanupState,
+    ConnectionState,
+    UndefinedTransitionError,
+)
 from blockwire.wire.constants import LoginStatus, LogoutReason, LogoutResult
 
 if TYPE_CHECKING:
@@ -60,6 +66,8 @@ class Lost:
     """Time2Wait is over."""
     deadline: float
     """Time2Retain is over."""
+    connection: ConnectionState
+    """Its state when it was lost (8.1.3)."""
     attempt: int = 0
     state: CleanupState = field(default=CLEANUP.start)
 
@@ -261,7 +269,7 @@ class Connections:
         finally:
             self._leaving.discard(cid)
         if self.keeps:
-            self.lost[cid] = Lost(cid, not_before, deadline)
+            self.lost[cid] = Lost(cid, not_before, deadline, connection.state)
         self._start()
 
     async def dropped(self, cid: int, time2wait: float, time2retain: float) -> None:
@@ -287,7 +295,7 @@ class Connections:
         now = self._session.runtime.now()
         wait = float(found.default_time2wait)
         if self.keeps:
-            self.lost[cid] = Lost(cid, now + wait, now + wait + found.default_time2retain)
+            self.lost[cid] = Lost(cid, now + wait, now + wait + found.default_time2retain, connection.state)
         elif not self.live:
             return False
         self._refill_at = max(self._refill_at, now + wait)
@@ -389,6 +397,8 @@ class Connections:
 
     async def _reinstate(self, lost: Lost) -> None:
         """No connection is left: a new one takes the CID, and the tasks go on there (6.3.4)."""
+        if lost.connection is not ConnectionState.CLEANUP_WAIT or lost.cid in self.live:
+            raise UndefinedTransitionError(f"connection {lost.cid} is reinstated in {lost.connection.name} (6.3.4)")
         if not lost.logged_out:
             lost.step("M2")
         try:

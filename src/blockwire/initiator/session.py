@@ -29,6 +29,7 @@ from blockwire.scsi import cdb
 from blockwire.scsi.inquiry import DeviceType
 from blockwire.scsi.layout import MalformedScsiData
 from blockwire.scsi.luns import parse_lun_list
+from blockwire.session import INITIATOR_SESSION, SessionState
 from blockwire.trace.dumps import EVENTS
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.constants import LogoutReason, LogoutResult, Opcode, TaskFunction
@@ -71,6 +72,8 @@ class Session:
         self.options = options
         self.timers = options.timers
         self.state = State.NEW
+        self.phase = INITIATOR_SESSION.start
+        """The state of 8.3.1; `state` tells in addition what is done about it."""
         self.id = 0
         """The plane's number of the current session; another one after each re-opening."""
         self._logged_in: LoggedIn | None = None
@@ -143,6 +146,8 @@ class Session:
         await self._establish()
 
     async def _establish(self) -> None:
+        # 6.3.5: a session is reinstated from FAILED; the table has no N6 that would lead there from LOGGED_IN
+        free = self.phase if self.phase is SessionState.FREE else INITIATOR_SESSION.step(self.phase, "N6")
         found = await self.initiator.log_in(
             self.runtime, self.plane.limits(), self.url, self.options,
             initiator_name=self.initiator_name, isid=bytes(self.isid),
@@ -169,6 +174,7 @@ class Session:
         self._time2wait = float(found.parameters.default_time2wait)
         self._error = None
         self.state = State.OPEN
+        self.phase = INITIATOR_SESSION.step(free, "N1")
         if not self.connections.survives():
             self.lost(self.loss)
             return
@@ -228,6 +234,7 @@ class Session:
         _log.info("session with %s lost: %s", self.url.target, code)
         self.loss = code
         self.state = State.REOPENING
+        self.phase = INITIATOR_SESSION.step(self.phase, "N5")
         self._error = errors.ConnectionLostError(f"the connection to {self.url.portal} was lost", evidence=code)
         self._lost_at = self.runtime.now()
         self._wake.clear()
@@ -526,6 +533,8 @@ class Session:
         was, self.state = self.state, State.CLOSED
         if was is State.CLOSED:
             return
+        if self.phase is not SessionState.FREE:
+            self.phase = INITIATOR_SESSION.step(self.phase, "N3" if was is State.OPEN else "N6")
         self._wake.set()
         self._hurry.set()
         try:

@@ -16,7 +16,7 @@ from blockwire.negotiate.values import parse_list
 from blockwire.wire import serial
 from blockwire.wire.constants import OPCODE_MASK, VERSION, LoginStatus, Opcode, Stage
 from blockwire.wire.framing import Frame
-from blockwire.wire.keys import Pairs
+from blockwire.wire.keys import Pairs, join_pairs
 from blockwire.wire.login import LoginRequest, LoginResponse
 
 _PHASES: dict[int, Phase] = {Stage.SECURITY: "security", Stage.OPERATIONAL: "operational"}
@@ -65,6 +65,7 @@ class TargetLogin(LoginMachine):
         self._chap: ChapTarget | None = None
         self._auth_method: str | None = None
         self._auth_proposed = False
+        self._last_words: Pairs = []
         self._mutual = False
         self._transit_after_pieces: Stage | None = None
         self._aliases: dict[str, str] = {}
@@ -320,14 +321,18 @@ class TargetLogin(LoginMachine):
             answers += self._choose_method(method)
         if security:
             if self._chap is None:
+                # 9.2: MUST be refused with "Initiator Error" or "Missing Parameter"
                 raise errors.login_error(
-                    LoginStatus.AUTHENTICATION_FAILURE,
+                    LoginStatus.INITIATOR_ERROR,
                     "CHAP keys came before AuthMethod=CHAP",
+                    whose="peer",
                     evidence=" ".join(sorted(security)),
                 )
             proof = self._chap.receive(security)
             self._mutual = self._mutual or (self._chap.done and bool(proof))
             answers += self._negotiation.declare(proof)
+        elif method is None and self._chap is not None and not self._chap.done:
+            self._chap.receive({})  # 9.2: a step without its keys MUST be refused
         answers += received.answers
         authenticated = self._auth_method == "None" or (self._chap is not None and self._chap.done)
         skipped = self._auth_method is None and not policy.required
@@ -362,6 +367,9 @@ class TargetLogin(LoginMachine):
                 self._auth_method = "None"
                 break
         else:
+            # 6.3.2: MUST be answered with "Reject"; the status in the same response ends the login (6.2.1).
+            if not self._auth_proposed:
+                self._last_words = [("AuthMethod", "Reject")]
             raise errors.login_error(
                 LoginStatus.AUTHENTICATION_FAILURE,
                 "no authentication method in common",
@@ -460,7 +468,7 @@ class TargetLogin(LoginMachine):
         first, last = self._first, self._request or self._first
         if first is not None and last is not None:
             status_class, status_detail = errors.login_status(error)
-            data = b""
+            data = join_pairs(self._last_words)
             if isinstance(error, RedirectError):
                 data = b"".join(f"TargetAddress={address}".encode() + b"\0" for address in error.addresses)
             self._transmit += LoginResponse(

@@ -82,6 +82,9 @@ class Arrival:
     def _name(self, initiator_name: str, isid: bytes, target_name: str, discovery: bool) -> SessionName:
         # A discovery session never reinstates a normal one, so it is kept under a name of its own.
         target = f"discovery {target_name}" if discovery else target_name
+        if discovery and not target_name:
+            # Unnamed discovery sessions are told apart by TargetAddress (7.4.2.1): one at each portal.
+            target = f"discovery at {self.transport.local}"
         return SessionName.of(initiator_name, isid, target, self.server.configuration.portal_group_tag)
 
     def existing_session(self, request: Identification, reception: Reception) -> ExistingSession | None:

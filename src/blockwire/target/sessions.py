@@ -15,7 +15,8 @@ from blockwire.wire.constants import LoginStatus
 class SessionName:
     """What tells sessions apart: no two have the same initiator name, ISID, target and portal group (4.4.3).
 
-    A discovery session without a target has an empty ``target_name``.
+    In place of the target's name a discovery session has a word of its own, and the portal's address when it names no
+    target (7.4.2.1).
     """
 
     initiator_name: str

@@ -18,7 +18,7 @@ from blockwire.auth import (
     SecretSource,
     TargetAuthentication,
 )
-from blockwire.errors import AuthenticationError, ConfigurationError
+from blockwire.errors import AuthenticationError, ConfigurationError, LoginError
 from tests.unit.login.pair import counter
 
 JOE = Account("joe", Secret(b"joes-secret-12"))
@@ -95,26 +95,63 @@ def test_failures(credentials: InitiatorCredentials, policy: TargetAuthenticatio
 
 
 @pytest.mark.parametrize(
-    "keys",
+    ("keys", "status"),
     [
-        {},
-        {"CHAP_A": "4"},
-        {"CHAP_A": "x"},
-        {"CHAP_A": "5", "CHAP_N": "joe"},
-        {"CHAP_N": "joe", "CHAP_R": "0x00"},
+        ({}, 0x0207),
+        ({"CHAP_A": "4"}, 0x0201),
+        ({"CHAP_A": "x"}, 0x0200),
+        ({"CHAP_A": ""}, 0x0200),
+        ({"CHAP_A": "5", "CHAP_N": "joe"}, 0x0200),
+        ({"CHAP_N": "joe", "CHAP_R": "0x00"}, 0x0207),
     ],
 )
-def test_bad_first_steps(keys: dict[str, str]) -> None:
-    with pytest.raises(AuthenticationError):
+def test_bad_first_steps(keys: dict[str, str], status: int) -> None:
+    # 9.2: "Initiator Error" or "Missing Parameter"; 12.1.3: no algorithm in common is an authentication failure.
+    with pytest.raises(LoginError) as caught:
         pair()[1].receive(keys)
+    assert f"{caught.value.status:04x}" == f"{status:04x}"
 
 
-@pytest.mark.parametrize("response", ["", "0x", "00", "0x00", "0b", "0x" + "00" * 1025])
-def test_bad_responses(response: str) -> None:
+RIGHT = "right"
+"""Stands for the response that fits the challenge."""
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [
+        ({"CHAP_N": "joe", "CHAP_R": "0x00"}, 0x0201),  # the one that is cryptographically wrong
+        ({"CHAP_N": "eve", "CHAP_R": RIGHT}, 0x0201),
+        *(({"CHAP_N": "joe", "CHAP_R": response}, 0x0200) for response in ("", "0x", "00", "0b", "0x" + "00" * 1025)),
+        ({}, 0x0207),
+        ({"CHAP_N": "joe"}, 0x0207),
+        ({"CHAP_R": RIGHT}, 0x0207),
+        ({"CHAP_N": "joe", "CHAP_I": "1", "CHAP_C": "0x00"}, 0x0207),  # the reflection attack that 9.2 describes
+        ({"CHAP_N": "joe", "CHAP_R": RIGHT, "CHAP_I": "1"}, 0x0207),
+        ({"CHAP_N": "joe", "CHAP_R": RIGHT, "CHAP_C": "0x00"}, 0x0207),
+        ({"CHAP_N": "joe", "CHAP_R": RIGHT, "CHAP_I": "256", "CHAP_C": "0x00"}, 0x0200),
+        ({"CHAP_N": "joe", "CHAP_R": RIGHT, "CHAP_I": "1", "CHAP_C": "zz"}, 0x0200),
+        ({"CHAP_N": "joe", "CHAP_R": RIGHT, "CHAP_I": "1", "CHAP_C": "0x" + "00" * 1025}, 0x0200),
+        ({"CHAP_N": "joe", "CHAP_R": RIGHT, "CHAP_A": "5"}, 0x0200),  # a key of another step
+    ],
+)
+def test_bad_second_steps(keys: dict[str, str], status: int) -> None:
+    # 9.2: keys or values that are not those of the step are no authentication failure.
     _, target = pair()
-    target.receive({"CHAP_A": "5"})
-    with pytest.raises(AuthenticationError):
-        target.receive({"CHAP_N": "joe", "CHAP_R": response})
+    challenge = dict(target.receive({"CHAP_A": "5"}))
+    identifier, value = int(challenge["CHAP_I"]), bytes.fromhex(challenge["CHAP_C"][2:])
+    right = "0x" + hashlib.md5(bytes([identifier]) + JOE.secret.reveal() + value).hexdigest()
+    with pytest.raises(LoginError) as caught:
+        target.receive({name: right if text is RIGHT else text for name, text in keys.items()})
+    assert f"{caught.value.status:04x}" == f"{status:04x}"
+    assert not target.done
+
+
+def test_keys_after_the_end() -> None:
+    initiator, target = pair()
+    exchange(initiator, target)
+    with pytest.raises(LoginError) as caught:
+        target.receive({"CHAP_A": "5"})
+    assert caught.value.status == 0x0200
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from blockwire.initiator.options import Timers
 from blockwire.initiator.session import Session
 from blockwire.names import Portal
 from blockwire.negotiate.parameters import Parameters
+from blockwire.session import ConnectionState, UndefinedTransitionError
 from blockwire.wire.constants import LoginStatus, TaskFunction
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
 from tests.unit.initiator.conftest import FAST, Bench, Nowhere
@@ -332,6 +333,45 @@ def test_the_rate_of_a_session_is_one_for_all_its_connections(scenario: Scenario
         assert session.id != first
         await session.set_rate(0)
         assert bench.calls("configure")[-1][1:] == (None, {"rate": 0.0})
+        await session.close()
+
+    scenario(body)
+
+
+def test_a_connection_is_reinstated_from_cleanup_wait(scenario: Scenario) -> None:
+    # 6.3.4: MUST be CLEANUP_WAIT when the reinstatement is attempted, also the second time
+    async def body() -> None:
+        bench = Several(1)
+        session = await bench.open()
+        connection, seen = session.connections.live[1], []
+        log_in_further = bench.initiator.log_in_further
+
+        async def further(*arguments: Any, **named: Any) -> connect.LoggedIn:
+            seen.append((connection.state, 1 in session.connections.live))
+            return await log_in_further(*arguments, **named)
+
+        bench.initiator.log_in_further = further
+        bench.fail_further = [errors.RefusedError("not yet")]
+        await bench.lose(session, 1)
+        await until(lambda: session.connections.recovered == 1)
+        assert seen == [(ConnectionState.CLEANUP_WAIT, False)] * 2
+        await session.close()
+
+    scenario(body)
+
+
+@pytest.mark.parametrize("state", [ConnectionState.LOGGED_IN, ConnectionState.IN_LOGOUT, ConnectionState.FREE])
+def test_no_other_connection_is_reinstated(scenario: Scenario, state: ConnectionState) -> None:
+    async def body() -> None:
+        bench = Several(1, wait=1)
+        session = await bench.open()
+        await bench.lose(session, 1)
+        lost = session.connections.lost[1]
+        lost.connection = state
+        with pytest.raises(UndefinedTransitionError):
+            await session.connections._reinstate(lost)
+        assert bench.further == []
+        lost.connection = ConnectionState.CLEANUP_WAIT
         await session.close()
 
     scenario(body)

@@ -11,6 +11,7 @@ from blockwire import errors
 from blockwire.dataplane import api
 from blockwire.initiator.options import Timers
 from blockwire.initiator.session import State
+from blockwire.session import SessionState, UndefinedTransitionError
 from blockwire.wire.text import TextResponse
 
 
@@ -211,5 +212,34 @@ def test_a_text_exchange_without_end_ends_in_time(bench, scenario) -> None:
         assert answered > 1
         assert caught.value.code == "text.timeout"
         await session.close()
+
+    scenario(work)
+
+
+def test_a_session_is_reinstated_from_failed(bench, scenario) -> None:
+    # RFC 7143 6.3.5: the session state MUST be FAILED when the reinstatement is attempted, every time.
+    async def work() -> None:
+        session = await bench.session()
+        assert session.phase is SessionState.LOGGED_IN
+        seen, log_in = [], bench.initiator.log_in
+
+        async def watched(*arguments, **named):
+            seen.append((session.phase, bench.plane.sessions.copy()))
+            return await log_in(*arguments, **named)
+
+        bench.initiator.log_in = watched
+        bench.fail.extend([errors.RefusedError("refused")] * 2)
+        bench.plane.lose(session.id)
+        while session.reopened == 0:  # noqa: ASYNC110 - looked at from outside
+            await asyncio.sleep(0.005)
+        assert [phase for phase, _ in seen] == [SessionState.FAILED] * 3
+        assert not any(sessions for _, sessions in seen), "nothing is left of the old one here"
+        assert session.phase is SessionState.LOGGED_IN
+        # Where it is not lost there is nothing to reinstate: no Login Request leaves.
+        with pytest.raises(UndefinedTransitionError):
+            await session._establish()
+        assert len(seen) == 3
+        await session.close()
+        assert session.phase is SessionState.FREE
 
     scenario(work)

@@ -79,7 +79,7 @@ def pairs_of(response: LoginResponse) -> dict[str, str]:
         ([request([*NAMES, ("AuthMethod", "None")])], 0x0200),  # not in the operational stage
         ([request([*NAMES, ("MaxBurstLength", "4096")], csg=0, nsg=1)], 0x0200),  # not in the security stage
         ([request([*NAMES, ("AuthMethod", "KRB5")], csg=0, nsg=1)], 0x0201),
-        ([request([*NAMES, ("CHAP_A", "5")], csg=0, nsg=1)], 0x0201),
+        ([request([*NAMES, ("CHAP_A", "5")], csg=0, nsg=1)], 0x0200),  # 9.2
     ],
 )
 def test_refusals(requests: list[LoginRequest | bytes], status: int) -> None:
@@ -109,6 +109,56 @@ def test_refusals_where_chap_is_required(requests: list[LoginRequest | bytes], s
     responses, event = talk(*requests, policy=GUARDED)
     assert f"{responses[-1].status:04x}" == f"{status:04x}"
     assert isinstance(event, LoginFailed)
+
+
+SECURITY = {"csg": 0, "transit": False}
+
+
+@pytest.mark.parametrize(
+    ("requests", "status"),
+    [
+        # 9.2: a step without its keys, or with others, is answered by "Missing Parameter" or "Initiator Error".
+        ([request([*NAMES, ("AuthMethod", "CHAP")], **SECURITY), request(**SECURITY)], 0x0207),
+        ([request([*NAMES, ("AuthMethod", "CHAP")], **SECURITY), request(csg=0, nsg=1)], 0x0207),
+        ([request([*NAMES, ("AuthMethod", "CHAP")], **SECURITY), request([("CHAP_N", "joe")], **SECURITY)], 0x0207),
+        ([request([*NAMES, ("AuthMethod", "CHAP"), ("CHAP_A", "5"), ("CHAP_N", "joe")], **SECURITY)], 0x0200),
+        *(
+            (
+                [
+                    request([*NAMES, ("AuthMethod", "CHAP")], **SECURITY),
+                    request([("CHAP_A", "5")], **SECURITY),
+                    request(answer, **changes),
+                ],
+                status,
+            )
+            for answer, changes, status in [
+                ([], SECURITY, 0x0207),
+                ([("CHAP_N", "joe")], SECURITY, 0x0207),
+                ([("CHAP_N", "joe"), ("CHAP_I", "1"), ("CHAP_C", "0x00")], {"csg": 0, "nsg": 1}, 0x0207),
+                ([("CHAP_N", "joe"), ("CHAP_R", "no number")], SECURITY, 0x0200),
+                ([("CHAP_N", "joe"), ("CHAP_R", "0x1234")], {"csg": 0, "nsg": 1}, 0x0201),
+            ]
+        ),
+    ],
+)
+def test_chap_steps_that_are_not_as_defined(requests: list[LoginRequest], status: int) -> None:
+    responses, event = talk(*requests, policy=GUARDED)
+    assert len(responses) == len(requests)
+    assert f"{responses[-1].status:04x}" == f"{status:04x}"
+    assert isinstance(event, LoginFailed)
+
+
+def test_no_method_in_common_is_answered_by_a_reject() -> None:
+    # 6.3.2: "Reject" where the target supports none of the list, here in the Login Response that ends the login (6.2).
+    for offered in ("KRB5", "SRP", "KRB5,SRP,SPKM1", "None"):
+        responses, event = talk(request([*NAMES, ("AuthMethod", offered)], csg=0, nsg=1), policy=GUARDED)
+        assert [f"{response.status:04x}" for response in responses] == ["0201"]
+        assert pairs_of(responses[0]) == {"AuthMethod": "Reject"}
+        assert isinstance(event, LoginFailed)
+    # the first of the list that it supports is taken (6.3.2), whatever stands before it
+    responses, _ = talk(request([*NAMES, ("AuthMethod", "KRB5,CHAP,None")], csg=0, nsg=1), policy=GUARDED)
+    assert responses[0].status == 0
+    assert pairs_of(responses[0])["AuthMethod"] == "CHAP"
 
 
 @pytest.mark.parametrize("junk", [b"GET / HTTP/1.0\r\n\r\n", b"\x16\x03\x01", NopOut().to_bytes(), b"\x00"])
