@@ -270,7 +270,8 @@ def test_bad_input_of_serve(tmp_path: Path) -> None:
     assert bad(2, "serve", str(tmp_path / "missing.img"))["message"]
     assert "512" in json.dumps(bad(2, "serve", str(odd), "-p", loopback.ANY))
     assert "truncate --size=%512" in bad(2, "serve", str(odd), "-p", loopback.ANY)["next"]
-    assert bad(2, "serve", str(tmp_path / "missing.img"), "-r", "-p", loopback.ANY)["next"] == "check the path"
+    advice = bad(2, "serve", str(tmp_path / "missing.img"), "-r", "-p", loopback.ANY)["next"]
+    assert advice == "check the path; read-only (-r) creates nothing"
     assert "smaller" in bad(2, "serve", "ram:99999T", "-p", loopback.ANY)["next"]
     bad(2, "serve", "nonsense:1G")
     bad(2, "serve", "rbd:pool/image")
