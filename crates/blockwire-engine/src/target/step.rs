@@ -122,9 +122,13 @@ impl Context<'_> {
         }
     }
 
-    /// All data that the command takes was received.
+    /// All data that the command takes was received and is in memory. The task ends when there was no room for it.
     pub(super) fn all_here(&mut self, slot: Slot) -> bool {
         self.keep_offered(slot);
+        if self.session.work_of(slot).is_some_and(|w| w.no_room) {
+            self.finish_status(slot, status::TASK_SET_FULL);
+            return false;
+        }
         let total = self.session.work_of(slot).map_or(0, |w| w.total);
         self.session.proto.task(slot).is_some_and(|t| t.out.received.contains(0, u64::from(total)))
     }

@@ -3,6 +3,7 @@
 mod bidirectional;
 mod commands;
 mod endings;
+mod exhausted;
 mod flow;
 mod gates;
 mod hostile;
