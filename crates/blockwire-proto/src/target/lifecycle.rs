@@ -1,6 +1,6 @@
 //! How tasks end without an answer, and how they outlive their connection (RFC 7143 4.2.3, 7.2.2, 7.6).
 
-use blockwire_wire::serial;
+use blockwire_wire::{RESERVED_TAG, serial};
 
 use super::connection::Inbound;
 use super::session::TargetSession;
@@ -146,6 +146,18 @@ impl TargetSession {
         true
     }
 
+    /// As `consume_cmd_sn`, for every number before this one that did not come. Numbers above MaxCmdSN cannot have been sent
+    /// (4.2.2.1), so that a made-up CmdSN of an immediate request does not move the window on and on.
+    pub fn consume_before(&mut self, cmd_sn: u32) {
+        let end = self.window.max_cmd_sn().wrapping_add(1);
+        let before = if serial::less_than(end, cmd_sn) { end } else { cmd_sn };
+        let mut number = self.window.exp_cmd_sn();
+        while serial::less_than(number, before) {
+            self.consume_cmd_sn(number);
+            number = number.wrapping_add(1);
+        }
+    }
+
     /// Drops a connection and ends its tasks (7.6). Returns how many ended.
     pub fn remove_connection(&mut self, conn: ConnIndex) -> u32 {
         if self.conns.get(conn).is_none_or(Option::is_none) {
@@ -166,6 +178,7 @@ impl TargetSession {
                 }
             }
         }
+        self.pay_window_debt();
         let cleared = self.fence.connection_gone(conn);
         self.fence_step(cleared);
         ended
@@ -217,9 +230,22 @@ impl TargetSession {
         }
         self.gone.retain(|numbers| numbers.cid != cid);
         self.gone.push(GoneNumbers { cid, acknowledged, sent, answers });
+        self.pay_window_debt();
         let cleared = self.fence.connection_gone(conn);
         self.fence_step(cleared);
         frozen
+    }
+
+    /// A connection that did not read is gone: the window opens for what ended on it, and another connection says so.
+    fn pay_window_debt(&mut self) {
+        let debt = std::mem::take(&mut self.window_debt);
+        if debt == 0 {
+            return;
+        }
+        self.window.complete(debt);
+        if let Some(conn) = self.conns.iter().position(Option::is_some) {
+            self.send_nop_in(conn, RESERVED_TAG);
+        }
     }
 
     /// Forgets a frozen task whose answer was sent and never acknowledged: nobody will ask for it any more.

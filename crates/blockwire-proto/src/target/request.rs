@@ -128,10 +128,18 @@ impl TargetSession {
         slot
     }
 
+    /// The data that follows a command which is ignored is ignored as well; of a retry it came already (7.2.1).
+    fn ignore_unsolicited(&mut self, tag: u32) {
+        match self.tags.get(tag) {
+            Some(slot) => self.tasks[slot].out.unsolicited_retired = true,
+            None => self.note_late(tag),
+        }
+    }
+
     pub(super) fn scsi_command_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(Inbound, Destination), Fatal> {
         if let Some(refused) = self.admit(bhs) {
             if refused == Inbound::Ignore && !bhs.is_final() {
-                self.note_late(bhs.initiator_task_tag());
+                self.ignore_unsolicited(bhs.initiator_task_tag());
             }
             return Ok((refused, Destination::Discard));
         }

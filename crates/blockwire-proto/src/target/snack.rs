@@ -1,7 +1,7 @@
 //! SNACK: what the initiator asks for again, and what it acknowledges (RFC 7143 11.16).
 
 use blockwire_wire::opcode::reject;
-use blockwire_wire::{Bhs, RESERVED_TAG};
+use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
 
 use super::connection::Inbound;
 use super::respond::SendMark;
@@ -9,6 +9,7 @@ use super::session::{TargetEvent, TargetSession};
 use super::task::{TaskKind, TaskState};
 use crate::endpoint::{Destination, Fatal};
 use crate::params::ConnIndex;
+use crate::send_queue::{OutPdu, Payload};
 use crate::sequence::Numbered;
 use crate::slab::Slot;
 
@@ -17,6 +18,12 @@ const DATA_R2T: u8 = 0;
 const STATUS: u8 = 1;
 const DATA_ACK: u8 = 2;
 const R_DATA: u8 = 3;
+
+/// A Data-In or R2T with a number below this one.
+fn carries_below(pdu: &OutPdu, number: u32) -> bool {
+    let bhs = pdu.bhs();
+    matches!(bhs.opcode(), Some(Opcode::DataIn | Opcode::R2t)) && bhs.data_sn() < number
+}
 
 fn kind(bhs: &Bhs) -> u8 {
     bhs.flags() & 0x0f
@@ -175,9 +182,24 @@ impl TargetSession {
             let what = "DataACK for numbers never sent or acknowledged already (RFC 7143 11.16.2)";
             return self.refuse(conn, bhs, reject::INVALID_DATA_ACK, what);
         }
+        if self.first_unsent(conn, slot).is_some_and(|unsent| unsent < number) {
+            let what = "DataACK for numbers that were not sent yet (RFC 7143 11.16.2)";
+            return self.refuse(conn, bhs, reject::INVALID_DATA_ACK, what);
+        }
         self.tasks[slot].data_in.ack_request = None;
+        // replicas of what arrived are not sent: what they carry is free
+        let arrived =
+            |pdu: &OutPdu| pdu.slot == Some(slot) && pdu.mark == SendMark::AGAIN && carries_below(pdu, number);
+        self.conn(conn).queue.drop_unsent(arrived, |_| ());
         self.acknowledge_data(slot, number);
         Ok(())
+    }
+
+    /// The lowest DataSN or R2TSN of a task that waits to be sent for the first time; one that is begun waits too.
+    fn first_unsent(&mut self, conn: ConnIndex, slot: Slot) -> Option<u32> {
+        let waiting = self.conn(conn).queue.iter().filter(|pdu| pdu.slot == Some(slot) && pdu.mark != SendMark::AGAIN);
+        let numbers = waiting.map(OutPdu::bhs).filter(|b| matches!(b.opcode(), Some(Opcode::DataIn | Opcode::R2t)));
+        numbers.map(|b| b.data_sn()).min()
     }
 
     /// Everything below this DataSN arrived.
@@ -185,8 +207,15 @@ impl TargetSession {
         let task = &mut self.tasks[slot];
         task.data_in.log.acknowledge(data_sn);
         let queued_to = task.data_in.queued_to;
-        let offset = task.data_in.log.lowest_offset().map_or(queued_to, |lowest| queued_to.min(lowest as u32));
-        if !task.data_in.forgotten {
+        let mut offset = task.data_in.log.lowest_offset().map_or(queued_to, |lowest| queued_to.min(lowest as u32));
+        // a PDU that is begun has to be finished: what it carries stays in place
+        let (conn, forgotten) = (task.conn, task.data_in.forgotten);
+        if let Some(Payload::Task { slot: begun, offset: from, .. }) = self.conn(conn).queue.get(0).map(|p| &p.payload)
+            && *begun == slot
+        {
+            offset = offset.min(*from);
+        }
+        if !forgotten {
             self.events.push_back(TargetEvent::Acknowledged { slot, offset });
         }
     }

@@ -155,7 +155,7 @@ pub struct OutProgress {
     pub r2ts: Vec<R2t>,
     /// Tags of R2Ts that were given up after a timeout: data for them is ignored, it was asked for again.
     pub retired: Vec<u32>,
-    /// Unsolicited data was given up after a timeout.
+    /// Unsolicited data that still comes is ignored: it was given up after a timeout, or its command was sent again.
     pub unsolicited_retired: bool,
     /// When something of the data was heard last, or asked for.
     pub heard: u64,

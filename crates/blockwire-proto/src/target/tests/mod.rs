@@ -4,6 +4,7 @@ mod commands;
 mod connections;
 mod data;
 mod hostile;
+mod limits;
 mod recover;
 mod recovery;
 mod shuffle;
