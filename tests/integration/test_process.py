@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -157,3 +158,21 @@ def test_ctrl_c_in_the_middle_of_a_copy(blockwire_target_factory, tmp_path: Path
     assert "Traceback" not in err
     with blockwire.open(target.url) as lun:
         assert lun.pread(512, 0) == source.read_bytes()[:512]
+
+
+def test_serve_whose_reader_went_away_ends_well() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "blockwire", "serve", "ram:1M", "-p", "127.0.0.1:0", "--json", "--statistics", "0.1"],
+        env={**os.environ, "PYTHONPATH": SRC}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert child.stdout is not None
+    assert child.stderr is not None
+    url = json.loads(child.stdout.readline())["luns"][0]["url"]
+    child.stdout.close()
+    assert "nobody reads" in child.stderr.readline()
+    with blockwire.open(url) as lun:
+        lun.pwrite(bytes(512), 0)
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(20) == 0
+    assert "Traceback" not in child.stderr.read()
+    child.stderr.close()

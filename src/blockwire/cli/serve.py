@@ -174,6 +174,8 @@ class Teller:
             output.event(name, values)
         except BrokenPipeError:
             self._unread = True
+            with contextlib.suppress(OSError):  # what is still in the buffer goes nowhere either
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             output.note("nobody reads the events any more; serving goes on without them")
 
     def event(self, event: TargetEvent) -> None:

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from blockwire.discovery.records import TargetRecord, TargetRecordAddress, format_records, parse_records
-from blockwire.discovery.send_targets import answer
+from blockwire.discovery.send_targets import answer, answering
 
-__all__ = ["TargetRecord", "TargetRecordAddress", "answer", "format_records", "parse_records"]
+__all__ = ["TargetRecord", "TargetRecordAddress", "answer", "answering", "format_records", "parse_records"]

@@ -1,31 +1,35 @@
-"""What a target answers to SendTargets, by session type and value (RFC 7143 appendix C)."""
+"""What a target answers to SendTargets (RFC 7143 appendix C)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from blockwire.discovery.records import TargetRecord, format_records
 from blockwire.errors import ProtocolError
 from blockwire.names import prepare_name
-from blockwire.negotiate.parameters import SessionType
 from blockwire.wire.keys import Pairs
 
 
-def answer(value: str, session_type: SessionType, session_target: str, visible: Sequence[TargetRecord]) -> Pairs:
-    """The pairs that answer ``SendTargets=value``.
+def answer(value: str, session_target: str, visible: Sequence[TargetRecord]) -> Pairs:
+    """The pairs that answer ``SendTargets=value``; none for a name that nobody has.
 
     Args:
-        session_target: the target the session is logged in to; empty in a discovery session without one.
+        session_target: the target of a normal session; empty in a discovery session.
         visible: the targets that this initiator may know of, with their addresses.
 
     Raises:
-        ProtocolError: ``All`` in a normal session, which MUST NOT be supported.
+        ProtocolError: ``All`` in a normal session, where it MUST NOT be supported, and no value in a discovery session.
     """
     if value == "All":
-        if session_type != "Discovery":
-            raise ProtocolError("SendTargets=All is for discovery sessions", evidence="RFC 7143 appendix C")
+        if session_target:
+            raise ProtocolError("SendTargets=All came in a normal session", evidence="RFC 7143 appendix C")
         return format_records(visible)
-    wanted = value or session_target
-    if not wanted or (session_type != "Discovery" and prepare_name(wanted) != prepare_name(session_target)):
-        return []
-    return format_records(record for record in visible if prepare_name(record.name) == prepare_name(wanted))
+    if not value and not session_target:
+        raise ProtocolError("SendTargets without a value came in a discovery session", evidence="RFC 7143 appendix C")
+    wanted = prepare_name(value or session_target)
+    return format_records(record for record in visible if prepare_name(record.name) == wanted)
+
+
+def answering(visible: Callable[[], Sequence[TargetRecord]], session_target: str) -> Callable[[str], Pairs]:
+    """`answer` for one session; ``visible`` is asked each time."""
+    return lambda value: answer(value, session_target, visible())

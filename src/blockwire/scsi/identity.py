@@ -59,8 +59,3 @@ def unit_identity(
     else:
         naa = naa_registered_extended(company_id, host_id, seed)
     return UnitIdentity(serial if serial is not None else serial_number(host_id, store_identity), naa)
-
-
-def default_target_suffix(host_id: str) -> str:
-    """12 hexadecimal digits that stay with the host, for a default target name."""
-    return _digest("target", host_id, "")[:6].hex()

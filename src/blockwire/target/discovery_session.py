@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from blockwire.discovery import TargetRecord, answering
 from blockwire.errors import Error, ProtocolError, from_os_error
 from blockwire.login.result import LoginResult
 from blockwire.negotiate.parameters import Parameters
 from blockwire.negotiate.preferences import Preferences
 from blockwire.net.runtime import Runtime, Transport
-from blockwire.target.send_targets import TargetList, answering
 from blockwire.target.sessions import SessionName
 from blockwire.text import TextTarget
 from blockwire.wire import serial
@@ -50,7 +50,7 @@ class DiscoverySession:
         transport: Transport,
         runtime: Runtime,
         preferences: Preferences,
-        targets: Callable[[], TargetList],
+        targets: Callable[[], Sequence[TargetRecord]],
     ) -> None:
         self.name = name
         self.tsih = tsih

@@ -18,6 +18,7 @@ from blockwire.config.authentication import OPEN
 from blockwire.config.model import Configuration, LunConfig
 from blockwire.dataplane.api import AbortKind, AbortReport, AbortScope, DataPlane
 from blockwire.dataplane.dispatch import Dispatch
+from blockwire.discovery import TargetRecord, TargetRecordAddress
 from blockwire.names import Portal, Url
 from blockwire.net.runtime import Listener, Runtime, Spawned, Transport
 from blockwire.scsi.sense import SenseCode
@@ -29,7 +30,6 @@ from blockwire.target.events import Observer, TargetEvent
 from blockwire.target.logical_unit import LogicalUnit
 from blockwire.target.nexus import set_gates
 from blockwire.target.portals import discovered
-from blockwire.target.send_targets import TargetList
 from blockwire.target.session import TargetSession
 from blockwire.target.sessions import Sessions
 from blockwire.target.task_management import TaskManagement
@@ -194,12 +194,14 @@ class TargetServer:
         arrival = Arrival(self, transport)
         return self.runtime.spawn(arrival.run(), f"login from {transport.peer}")
 
-    def targets_for(self, initiator_name: str, peer: str, local: str) -> TargetList:
+    def targets_for(self, initiator_name: str, peer: str, local: str) -> list[TargetRecord]:
         """Names and addresses of the targets that this initiator may know of."""
         tag = self.configuration.portal_group_tag
-        addresses = [portal.target_address(tag) for portal in self.addresses(local)]
+        addresses = tuple(TargetRecordAddress(portal, tag) for portal in self.addresses(local))
         return [
-            (device.name, addresses) for device in self.devices.values() if device.access.allows(initiator_name, peer)
+            TargetRecord(device.name, addresses)
+            for device in self.devices.values()
+            if device.access.allows(initiator_name, peer)
         ]
 
     # ------------------------------------------------------------------ live changes

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from blockwire.dataplane.api import (
     TransportHandle,
 )
 from blockwire.dataplane.dispatch import Dispatch
+from blockwire.discovery import TargetRecord, answering
 from blockwire.errors import Error, ProtocolError, login_error
 from blockwire.login.result import Admission, LoginResult
 from blockwire.negotiate.parameters import Parameters
@@ -39,7 +40,6 @@ from blockwire.target.events import Observer, TargetEvent
 from blockwire.target.logical_unit import LogicalUnit
 from blockwire.target.nexus import Nexus, set_gates
 from blockwire.target.recovery import Recovery
-from blockwire.target.send_targets import TargetList, answering
 from blockwire.target.sessions import SessionName
 from blockwire.target.task_management import Drop, Outcome, TaskManagement
 from blockwire.text import TextTarget
@@ -127,7 +127,7 @@ class TargetSession:
         observe: Observer,
         forget: Callable[[TargetSession], None],
         drop_others: Callable[[TargetSession], Awaitable[None]],
-        targets: Callable[[str], TargetList],
+        targets: Callable[[str], Sequence[TargetRecord]],
     ) -> None:
         self.device = device
         self.tsih = tsih

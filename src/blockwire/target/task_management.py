@@ -2,7 +2,7 @@
 what is answered.
 
 The plane does the waiting and the ending (:meth:`DataPlane.abort`); here is what to end, behind closed gates where a
-whole logical unit is concerned, and the unit attentions that follow. TASK REASSIGN is decided in `allegiance`.
+whole logical unit is concerned, and the unit attentions that follow. TASK REASSIGN is decided in `recovery`.
 """
 
 from __future__ import annotations

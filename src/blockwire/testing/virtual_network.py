@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from blockwire.dataplane.api import TransportHandle
 from blockwire.names import Portal
-from blockwire.net.runtime import Listener, Spawned, Transport
+from blockwire.net.asyncio_runtime import AsyncioRuntime
+from blockwire.net.runtime import Listener, Transport
 from blockwire.testing.memory_link import INITIATOR, TARGET, Pair, PairFactory, PythonPair
 from blockwire.testing.tap import Tap
-
-_log = logging.getLogger("blockwire.testing")
 
 EPHEMERAL = 49152
 """First port given to a listener on port 0, and to dialling ends."""
@@ -358,39 +355,19 @@ class Network:
         return listener
 
 
-class VirtualRuntime:
-    """Implements `net.runtime.Runtime` on a `VirtualLoop` and a `Network`."""
+class VirtualRuntime(AsyncioRuntime):
+    """The runtime of a `VirtualLoop`, whose clock is virtual, over a `Network`."""
 
     def __init__(self, network: Network) -> None:
+        super().__init__()
         self.network = network
         self.failed: list[tuple[str, BaseException]] = []
         """Name and exception of every spawned coroutine that failed: a test looks at it at the end."""
-        self._tasks: set[asyncio.Task[Any]] = set()
-
-    def now(self) -> float:
-        """Virtual seconds."""
-        return asyncio.get_running_loop().time()
-
-    async def sleep(self, seconds: float) -> None:
-        """Waits `seconds` of virtual time."""
-        await asyncio.sleep(seconds)
-
-    def timeout(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """TimeoutError in the body's place after `seconds`."""
-        return asyncio.timeout(seconds)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Spawned:
-        """Runs `coroutine` as a task; its failure is kept in `failed`."""
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        super()._ended(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failed.append((task.get_name(), error))
-            _log.error("task %s failed", task.get_name(), exc_info=error)
 
     async def dial(self, portal: Portal) -> Transport:
         """Connects in memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from blockwire.errors import ConnectionLostError, Error, ProtocolError, TimedOutError
+from blockwire.errors import Error, ProtocolError, TimedOutError
 from blockwire.negotiate import Negotiation, Parameters
 from blockwire.text.limits import TextLimits
 from blockwire.wire import keys
@@ -101,11 +101,6 @@ class TextInitiator:
                 TimedOutError(f"the text exchange did not end within {self.limits.seconds:g} s", code="text.timeout"),
                 None,
             )
-
-    def handle_connection_lost(self) -> None:
-        """The connection is gone, the exchange with it (11.10)."""
-        if self.deadline is not None:
-            self._fail(ConnectionLostError("the connection ended during a text exchange"), None)
 
     def _send_piece(self) -> None:
         data = self._pieces.popleft() if self._pieces else b""

@@ -26,7 +26,7 @@ RECORDS = [TargetRecord(f"iqn.2024-01.com.example:disk{n}", ADDRESSES) for n in 
 def target(records: list[TargetRecord] = RECORDS, parameters: Parameters | None = None, **options: Any) -> TextTarget:
     return TextTarget(
         parameters or Parameters(),
-        lambda value: answer(value, "Discovery", "", records),
+        lambda value: answer(value, "", records),
         Preferences.of("target"),
         **options,
     )
@@ -69,20 +69,22 @@ def test_send_targets_by_name_and_empty() -> None:
     assert isinstance(done, TextDone)
     assert parse_records(done.pairs, HERE) == [RECORDS[3]]
     assert rounds == 1
-    done, _, _ = run(ask([("SendTargets", "")]), target())
-    assert isinstance(done, TextDone)
-    assert done.pairs == []
+    with pytest.raises(ProtocolError):
+        run(ask([("SendTargets", "")]), target())
 
 
 def test_who_may_ask_what() -> None:
     # Appendix C
     own = RECORDS[0].name
-    assert answer("", "Normal", own, RECORDS) == format_records(RECORDS[:1])
-    assert answer(own, "Normal", own, RECORDS) == format_records(RECORDS[:1])
-    assert answer(RECORDS[1].name, "Normal", own, RECORDS) == []
-    assert answer("All", "Discovery", "", []) == []
+    assert answer("", own, RECORDS) == format_records(RECORDS[:1])
+    assert answer(own.upper(), own, RECORDS) == format_records(RECORDS[:1])
+    assert answer(RECORDS[1].name, own, RECORDS) == format_records(RECORDS[1:2])
+    assert answer("iqn.2024-01.com.example:none", own, RECORDS) == []
+    assert answer("All", "", []) == []
     with pytest.raises(ProtocolError):
-        answer("All", "Normal", own, RECORDS)
+        answer("", "", RECORDS)
+    with pytest.raises(ProtocolError):
+        answer("All", own, RECORDS)
 
 
 def test_records_of_the_rfc() -> None:
