@@ -512,6 +512,7 @@ impl TargetSide {
             cx.session.ports[conn].closing = true;
             cx.wake(conn);
         }
+        cx.wake_unsent();
         session.publish_numbers();
         self.shared.sessions[index as usize] = Some(session);
         Some(result)

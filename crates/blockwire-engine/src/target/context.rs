@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use blockwire_proto::retain::RetentionBudget;
 use blockwire_proto::target::{Finish, Residual, TargetEvent};
-use blockwire_proto::{ConnIndex, Slab, Slot};
+use blockwire_proto::{ConnIndex, Endpoint, Slab, Slot};
 use blockwire_store::{CompletionSink, Op, Outcome, Submitted};
 use blockwire_wire::opcode::status;
 
@@ -132,6 +132,22 @@ impl Context<'_> {
         if !port.queued {
             port.queued = true;
             self.shared.ready.push_back(port.number);
+        }
+    }
+
+    /// Wakes connections that have something to send and were not told: a fence that clears, a gap that is filled or a
+    /// window that opens on one connection queues answers on others.
+    pub(super) fn wake_unsent(&mut self) {
+        for conn in 0..self.session.links.len() {
+            let idle = self.session.links[conn].as_ref().is_some_and(|link| !link.blocked);
+            if !idle || self.session.ports[conn].queued || self.session.proto.send_queue(conn).is_empty() {
+                continue;
+            }
+            match &self.session.bucket {
+                // what a rate holds back leaves by the timer, in turn
+                Some(bucket) => self.shared.due(bucket.next()),
+                None => self.wake(conn),
+            }
         }
     }
 

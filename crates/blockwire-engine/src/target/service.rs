@@ -170,6 +170,9 @@ impl TargetSide {
                 cx.wake(closing);
             }
         }
+        if cx.session.links.len() > 1 {
+            cx.wake_unsent();
+        }
         let over = cx.session.ports[conn].closing;
         cx.session.ports[conn].queued = false;
         if more && ended.is_none() {

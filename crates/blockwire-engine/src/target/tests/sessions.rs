@@ -398,3 +398,27 @@ fn a_logout_of_another_connection_acknowledges_nothing_on_its_own() {
     rig.send(0, &bhs);
     assert_eq!(rig.release(1, ReleaseMode::Freeze).exp_stat_sn, 100);
 }
+
+#[test]
+fn what_one_connection_lets_go_leaves_on_another_at_once() {
+    let mut rig = Rig::new();
+    let second = rig.connect(SESSION, connection(2));
+    // CmdSN 1 comes in halves on the first connection; a ping with CmdSN 2 waits for it on the second
+    let first = scsi_command(0x80, 5, 1, &cdb10(0x00, 0, 0, 0), 0, &[1; 64]);
+    rig.send(0, &first[..60]);
+    let mut ping = [0; BHS_LEN];
+    ping[1] = 0x80;
+    for (at, value) in [(16, 9_u32), (20, u32::MAX), (24, 2), (28, 100)] {
+        ping[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+    rig.send(second, &ping);
+    assert!(rig.pdus(second).is_empty());
+    rig.release(1, ReleaseMode::Terminate);
+    // without a poll of the transports, which would find it by itself
+    rig.worker.target.run(&mut rig.worker.core);
+    let mut buffer = [0; BHS_LEN];
+    let mut parts = [Part::new(buffer.as_mut_ptr(), BHS_LEN)];
+    // SAFETY: the part is an array that outlives the call.
+    let n = unsafe { rig.peers[second].end.recv(&mut parts) }.expect("the answer left");
+    assert_eq!((n, buffer[0]), (BHS_LEN, 0x20));
+}
