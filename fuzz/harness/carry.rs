@@ -78,6 +78,7 @@ pub fn receive<D: Driver>(
             }
             Step::Pdu => complete(driver, conn, state, true, now)?,
             Step::DataDigestError => complete(driver, conn, state, false, now)?,
+            Step::AhsError => return Err(Fatal::additional_headers()),
             Step::HeaderDigestError => {
                 return Err(Fatal { code: FatalCode::HeaderDigest, what: "header digest (RFC 7143 7.7)" });
             }

@@ -106,6 +106,7 @@ fn deframe(pieces: &[&[u8]], header_digest: bool, data_digest: bool) -> (Vec<Par
                     announced = true;
                     assert_eq!(deframer.ahs().len(), deframer.bhs().ahs_len());
                 }
+                Step::AhsError => unreachable!("this deframer takes any AHS"),
                 Step::HeaderDigestError => return (pdus, End::HeaderDigestError),
                 Step::Pdu | Step::DataDigestError => {
                     assert!(announced, "a PDU without its header");

@@ -277,6 +277,7 @@ fn cut<R: Role>(
                     complete(role, conn, state, true, counters, now)?;
                 }
             }
+            Step::AhsError => return Err(Fatal::additional_headers()),
             Step::HeaderDigestError => {
                 counters.digest_errors += 1;
                 let what = "header digest error (RFC 7143 7.7)";

@@ -47,6 +47,12 @@ impl Fatal {
     pub fn violation(what: &'static str) -> Self {
         Self { code: FatalCode::ProtocolViolation, what }
     }
+
+    /// What `Step::AhsError` comes to.
+    #[must_use]
+    pub fn additional_headers() -> Self {
+        Self::violation("an AHS where none may be, or longer than any (RFC 7143 7.7, 11.2.1.5, 11.2.2)")
+    }
 }
 
 /// The moving parts of a session of either role. `now` is in nanoseconds of the engine's clock.

@@ -6,9 +6,14 @@
 
 use crate::bhs::{BHS_LEN, Bhs, padding};
 use crate::crc32c;
+use crate::opcode::Opcode;
 
 /// Longest AHS (TotalAHSLength is one byte counting words, RFC 7143 11.2.1.5).
 pub const AHS_MAX: usize = 1020;
+
+/// Longest AHS that a SCSI Command makes sense with: the rest of a CDB of 260 bytes and a bidirectional read length, each with
+/// its four bytes in front (11.2.2.3, 11.2.2.4).
+pub const AHS_OF_COMMAND: usize = 4 + 244 + 4 + 4;
 
 /// What `push` came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +23,9 @@ pub enum Step {
     /// Header and AHS are complete and their digest is right. `data_remaining()` payload bytes follow (maybe none): decide
     /// where they go, then report them by `data_moved`; then `push` on.
     Header,
+    /// The BHS announces additional headers that no PDU has (`Deframer::bounded`). Said before they came: whoever sends noise
+    /// need not send all of it.
+    AhsError,
     /// The header digest is wrong: nothing after this point in the stream can be trusted (RFC 7143 7.7).
     HeaderDigestError,
     /// The PDU is complete.
@@ -49,6 +57,8 @@ pub struct Deframer {
     crc: u32,
     header_digest: bool,
     data_digest: bool,
+    /// Longest AHS of a SCSI Command, while no other PDU has any; None takes all that there can be.
+    ahs_most: Option<usize>,
 }
 
 impl Deframer {
@@ -66,7 +76,16 @@ impl Deframer {
             crc: 0,
             header_digest,
             data_digest,
+            ahs_most: None,
         }
+    }
+
+    /// Takes additional headers of at most `ahs` bytes, in SCSI Commands only (RFC 7143 11.2.1.5, 11.2.2); 0 for a receiver that
+    /// gets no commands.
+    #[must_use]
+    pub fn bounded(mut self, ahs: usize) -> Self {
+        self.ahs_most = Some(ahs);
+        self
     }
 
     /// The header of the PDU at hand; complete after `Step::Header`, and until the next `push` after `Step::Pdu`.
@@ -160,6 +179,10 @@ impl Deframer {
                     self.ahs.clear();
                     let ahs = self.bhs.ahs_len();
                     if ahs > 0 {
+                        let command = self.bhs.opcode() == Some(Opcode::ScsiCommand);
+                        if self.ahs_most.is_some_and(|most| ahs > most || !command) {
+                            return (taken, Step::AhsError);
+                        }
                         self.stage = Stage::Ahs;
                     } else if self.header_digest {
                         self.stage = Stage::HeaderDigest;

@@ -64,6 +64,7 @@ pub mod reject {
     pub const INVALID_DATA_ACK: u8 = 0x08;
     pub const INVALID_PDU_FIELD: u8 = 0x09;
     pub const LONG_OPERATION_REJECT: u8 = 0x0a;
+    /// Deprecated and never sent (11.17.1, note 3).
     pub const NEGOTIATION_RESET: u8 = 0x0b;
     pub const WAITING_FOR_LOGOUT: u8 = 0x0c;
 }

@@ -103,7 +103,8 @@ class InitiatorLogin(LoginMachine):
         self._exp_stat_sn: int | None = None
         self._empty_rounds = 0
         self._declared: dict[str, str] = {}
-        self._version_active: int | None = None
+        self._versions: tuple[int, int] | None = None
+        """Version-max and Version-active of the first response: those are used (11.13.1, 11.13.2)."""
 
     def start(self, now: float) -> None:
         """Queue the first Login Request and set the deadline."""
@@ -160,6 +161,9 @@ class InitiatorLogin(LoginMachine):
 
     def _handle_frame(self, frame: Frame) -> None:
         opcode = Header(frame.bhs).opcode
+        if opcode == Opcode.REJECT and frame.bhs[2] == RejectReason.NEGOTIATION_RESET:
+            # 11.17.1, note 3: MUST be treated as a negotiation failure.
+            raise NegotiationError("the target reset the negotiation", evidence="Reject reason 0x0b")
         if opcode != Opcode.LOGIN_RESPONSE:
             reason = f", reason {frame.bhs[2]:#04x}" if opcode == Opcode.REJECT else ""
             raise ProtocolError(
@@ -192,11 +196,17 @@ class InitiatorLogin(LoginMachine):
     def _check(self, response: LoginResponse, last: LoginRequest) -> None:
         if response.isid != last.isid:
             raise ProtocolError("the ISID changed during the login", evidence=response.isid.hex())
-        if response.version_active != VERSION or self._version_active not in (None, response.version_active):
+        if response.version_active != VERSION:
             raise ProtocolError(
                 "the target speaks another version", evidence=f"Version-active {response.version_active}"
             )
-        self._version_active = response.version_active
+        versions = (response.version_max, response.version_active)
+        if self._versions not in (None, versions):
+            raise ProtocolError(
+                "the versions changed during the login",
+                evidence=f"Version-max {response.version_max}, RFC 7143 section 11.13.1",
+            )
+        self._versions = versions
         if response.csg != last.csg:
             raise ProtocolError(
                 "the Login Response is of another stage", evidence=f"CSG={response.csg}, expected {last.csg}"

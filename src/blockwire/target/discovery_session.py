@@ -156,7 +156,7 @@ class DiscoverySession:
                 else:
                     await self._send(reply.response)
             case LogoutRequest.OPCODE:
-                await self._logout(LogoutRequest.decode(*frame))
+                await self._logout(LogoutRequest.decode(*frame), frame)
             case NopOut.OPCODE:
                 ping = NopOut.decode(*frame)
                 if ping.initiator_task_tag != RESERVED_TAG:
@@ -175,7 +175,10 @@ class DiscoverySession:
     async def _reject(self, frame: Frame, reason: RejectReason) -> None:
         await self._send(Reject(reason=reason, data=frame.bhs))
 
-    async def _logout(self, request: LogoutRequest) -> None:
+    async def _logout(self, request: LogoutRequest, frame: Frame) -> None:
+        if request.reason not in iter(LogoutReason):
+            await self._reject(frame, RejectReason.PROTOCOL_ERROR)  # section 11: a reserved code value
+            return
         result = LogoutResult.SUCCESS
         if request.reason == LogoutReason.REMOVE_FOR_RECOVERY:
             result = LogoutResult.RECOVERY_NOT_SUPPORTED

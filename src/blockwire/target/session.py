@@ -184,7 +184,7 @@ class TargetSession:
     @property
     def view(self) -> TargetView:
         """What commands may know of the target; the functions of RFC 7144 are there for who negotiated them."""
-        found = self.device.view
+        found = replace(self.device.view, protocol_level=self.protocol_level)
         if self.protocol_level >= 2:
             found = replace(found, task_management=found.task_management | int(TASK_MANAGEMENT_LEVEL_2))
         return found
@@ -395,7 +395,10 @@ class TargetSession:
         if self._ending:
             return
         if found is None:
-            self._reject(event, RejectReason.INVALID_PDU_FIELD)
+            # section 11: a reserved code value is a protocol error
+            what = f"a reserved reason code in a Logout Request, {request.reason} (RFC 7143 11.14.1)"
+            self._tell("protocol-violation", cid=event.cid, what=what)
+            self._reject(event, RejectReason.PROTOCOL_ERROR)
         else:
             self._answer(event, found[0], found[1])
 

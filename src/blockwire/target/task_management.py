@@ -60,8 +60,9 @@ _MULTI_TASK = {
     TaskFunction.LOGICAL_UNIT_RESET,
     TaskFunction.TARGET_WARM_RESET,
     TaskFunction.TARGET_COLD_RESET,
+    TaskFunction.I_T_NEXUS_RESET,
 }
-"""Functions whose response is fenced (4.2.3.3 d, 4.2.3.4 e, 11.6.1)."""
+"""Functions whose response is fenced (4.2.3.3 d, 4.2.3.4 e, 11.6.1; RFC 7144 6.5)."""
 
 
 class SessionView(Protocol):
@@ -157,7 +158,9 @@ class TaskManagement:
                 cold = function is TaskFunction.TARGET_COLD_RESET and not done.response
                 return replace(done, drop=Drop.TARGET if cold else Drop.NOTHING)
             case TaskFunction.I_T_NEXUS_RESET:
-                report = await self._abort(AbortScope(AbortKind.NEXUS, session=doing.issuer.id), doing)
+                # RFC 7144 6.5: the steps of a multi-task abort, so its commands and their data are waited for first.
+                scope = AbortScope(AbortKind.NEXUS, session=doing.issuer.id, before_cmd_sn=doing.request.cmd_sn)
+                report = await self._abort(scope, doing)
                 # The connections go in any case, and with them what cannot end otherwise (RFC 7144 6.3).
                 return Outcome(TaskResponse.FUNCTION_COMPLETE, len(report.affected), Drop.SESSION)
         return Outcome(TaskResponse.NOT_SUPPORTED)

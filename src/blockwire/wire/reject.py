@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
-from blockwire.wire.constants import RESERVED_TAG, Opcode
-from blockwire.wire.pdu import NO_LUN, Header, Pdu
+from blockwire.wire.constants import RESERVED_TAG, Opcode, RejectReason
+from blockwire.wire.pdu import NO_LUN, Header, Pdu, WireError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +25,9 @@ class Reject(Pdu):
     data: bytes = b""
 
     def encode(self) -> bytes:
-        """The 48-byte header."""
+        """The 48-byte header; :class:`WireError` for the deprecated reason 0x0B, which MUST NOT be used (11.17.1)."""
+        if self.reason == RejectReason.NEGOTIATION_RESET:
+            raise WireError("a Reject has no reason 0x0B any more", field="Reason", section="11.17.1")
         return self._pack(
             0, 0x80, self.reason, 0, NO_LUN,
             RESERVED_TAG, 0, self.stat_sn, self.exp_cmd_sn, self.max_cmd_sn, self.data_sn,

@@ -97,7 +97,7 @@ impl InitiatorSession {
     /// Adds a connection in the full feature phase. Waiting commands start.
     pub fn add_connection(&mut self, params: ConnectionParams, exp_stat_sn: u32, now: u64) -> ConnIndex {
         let connection = Connection {
-            deframer: Deframer::new(params.header_digest, params.data_digest),
+            deframer: Deframer::new(params.header_digest, params.data_digest).bounded(0),
             queue: SendQueue::new(params.header_digest, params.data_digest, QUEUE_ROOM),
             bursts: VecDeque::new(),
             exp_stat_sn,

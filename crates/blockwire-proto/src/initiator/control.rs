@@ -1,6 +1,7 @@
 //! PDUs that are no SCSI traffic: NOP, text, logout, reject, asynchronous messages.
 
 use blockwire_wire::bhs::{FINAL, IMMEDIATE};
+use blockwire_wire::opcode::reject;
 use blockwire_wire::{BHS_LEN, Bhs, Opcode, RESERVED_TAG};
 
 use super::session::{Event, InitiatorSession};
@@ -13,6 +14,9 @@ use crate::slab::Slot;
 /// PDUs that belong to no task (answers to pings, SNACKs) and wait to be sent on one connection: a target that pings and
 /// does not read cannot make them pile up.
 const MOST_ANSWERS: usize = 256;
+
+/// The last Response of a Logout Response that is defined (RFC 7143 11.15.1).
+const CLEANUP_FAILED: u8 = 3;
 
 /// Place of AsyncEvent in an Asynchronous Message (RFC 7143 11.9).
 const ASYNC_EVENT_FIELD: usize = 36;
@@ -83,6 +87,9 @@ impl InitiatorSession {
             queue.push(answer, payload, None, 0);
             return Ok(());
         }
+        if bhs.target_transfer_tag() != RESERVED_TAG {
+            return Err(Fatal::violation("an answer to a ping that is a ping itself (RFC 7143 7.7, 11.19)"));
+        }
         if self.connection(conn).probed && self.tasks.find(bhs.initiator_task_tag()).is_none() {
             self.recovered.duplicates += 1;
             return Ok(()); // an answer to one that was given up for a later one
@@ -104,12 +111,10 @@ impl InitiatorSession {
     pub(super) fn on_text(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         let slot = self.answered(conn, bhs, Kind::Text, "Text Response to no Text Request (RFC 7143 11.11)")?;
         let context = self.tasks[slot].context;
-        if bhs.target_transfer_tag() == RESERVED_TAG {
+        // 11.10.4: with the F bit the tag MUST be ignored
+        if bhs.is_final() || bhs.target_transfer_tag() == RESERVED_TAG {
             self.free(slot);
         } else {
-            if bhs.is_final() {
-                return Err(Fatal::violation("a final Text Response with a Target Transfer Tag (RFC 7143 11.11.4)"));
-            }
             self.tasks[slot].state = State::Paused;
             if let Some(old) = self.connection(conn).text.replace(slot) {
                 self.free(old);
@@ -122,6 +127,9 @@ impl InitiatorSession {
     /// Logout Response (RFC 7143 11.15).
     pub(super) fn on_logout(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(), Fatal> {
         let slot = self.answered(conn, bhs, Kind::Logout, "Logout Response to no Logout Request (RFC 7143 11.15)")?;
+        if bhs.response() > CLEANUP_FAILED {
+            return Err(Fatal::violation("a reserved Response in a Logout Response (RFC 7143 11, 11.15.1)"));
+        }
         let task = &self.tasks[slot];
         let (context, request) = (task.context, task.bhs);
         self.free(slot);
@@ -153,6 +161,16 @@ impl InitiatorSession {
 
     /// Reject (RFC 7143 11.17). It ends a request only when it is about the request PDU itself (7.3).
     pub(super) fn on_reject(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
+        match bhs.response() {
+            reject::NEGOTIATION_RESET => {
+                // MUST be treated as a negotiation failure that ends the connection (11.17.1, note 3)
+                return Err(Fatal::violation(
+                    "a negotiation was reset by the deprecated Reject reason (RFC 7143 11.17.1)",
+                ));
+            }
+            reject::DATA_DIGEST_ERROR..=reject::WAITING_FOR_LOGOUT => {}
+            _ => return Err(Fatal::violation("a Reject with a reason that is not defined (RFC 7143 11, 11.17.1)")),
+        }
         let mut context = 0;
         if let Some(header) = data.first_chunk::<BHS_LEN>() {
             let rejected = Bhs(*header);

@@ -33,9 +33,6 @@ impl Endpoint for InitiatorSession {
         if length > connection.params.max_recv_data_segment_length {
             return Err(Fatal::violation("a data segment longer than MaxRecvDataSegmentLength (RFC 7143 13.12)"));
         }
-        if bhs.ahs_len() > 0 {
-            return Err(Fatal::violation("an AHS in a PDU of the target (RFC 7143 11.2.2)"));
-        }
         match bhs.opcode() {
             Some(Opcode::DataIn) => return self.check_data_in(conn, &bhs),
             // above level 0 it may be a repetition, or ahead of what makes sense of it: its StatSN is looked at first

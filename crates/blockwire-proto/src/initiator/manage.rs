@@ -15,6 +15,8 @@ use crate::slab::Slot;
 const FUNCTION_COMPLETE: u8 = 0;
 pub(super) const TASK_DOES_NOT_EXIST: u8 = 1;
 const FUNCTION_REJECTED: u8 = 255;
+/// After the last that is defined (RFC 7144 6.4.2), but for 255.
+const RESERVED_RESPONSES: std::ops::Range<u8> = 8..FUNCTION_REJECTED;
 
 impl InitiatorSession {
     /// Aborts a SCSI task: one that was not sent ends at once, else ABORT TASK goes out on the task's own connection. The task
@@ -63,6 +65,9 @@ impl InitiatorSession {
     pub(super) fn on_task_management(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(), Fatal> {
         let what = "Task Management Response to no request (RFC 7143 11.6)";
         let slot = self.answered(conn, bhs, Kind::TaskManagement, what)?;
+        if RESERVED_RESPONSES.contains(&bhs.response()) {
+            return Err(Fatal::violation("a reserved Response in a Task Management Response (RFC 7143 11, 11.6.1)"));
+        }
         let task = &self.tasks[slot];
         let (context, purpose, request) = (task.context, task.purpose, task.bhs);
         self.free(slot);

@@ -11,6 +11,9 @@ use crate::endpoint::Fatal;
 use crate::params::ConnIndex;
 use crate::slab::Slot;
 
+/// Neither defined nor vendor-specific (11.4.3).
+const RESERVED_RESPONSES: std::ops::Range<u8> = 0x02..0x80;
+
 /// Residual of a pair of bits and a count: positive underflow, negative overflow.
 fn residual(over: bool, under: bool, count: u32) -> Result<i64, Fatal> {
     match (over, under) {
@@ -44,11 +47,17 @@ impl InitiatorSession {
         if self.tasks[slot].state == State::Ended {
             return Ok(());
         }
+        if RESERVED_RESPONSES.contains(&bhs.response()) {
+            return Err(Fatal::violation("a reserved Response code in a SCSI Response (RFC 7143 11, 11.4.3)"));
+        }
         if bhs.response() != 0 {
             self.end(slot, Outcome::TargetFailure(bhs.response()));
             return Ok(());
         }
         let sense = match data {
+            [] if bhs.status() == status::CHECK_CONDITION => {
+                return Err(Fatal::violation("CHECK CONDITION without sense data (RFC 7143 7.7, 11.4.7)"));
+            }
             [] => Vec::new(),
             [high, low, rest @ ..] => {
                 let length = usize::from(u16::from_be_bytes([*high, *low]));

@@ -2,6 +2,7 @@
 
 mod connections;
 mod digests;
+mod fields;
 mod hostile;
 mod losses;
 mod numbers;

@@ -1,5 +1,6 @@
 //! One connection of a target's session.
 
+use blockwire_wire::deframe::AHS_OF_COMMAND;
 use blockwire_wire::{Bhs, Deframer, serial};
 
 use crate::params::ConnectionParams;
@@ -24,8 +25,8 @@ pub(super) enum Inbound {
     Nop,
     /// A request for what was sent before (11.16).
     Snack,
-    /// Answered by Reject once it is complete.
-    Reject(u8),
+    /// Answered by Reject once it is complete: the reason, and what was wrong, with the rule's section.
+    Reject(u8, &'static str),
 }
 
 impl Inbound {
@@ -76,7 +77,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn new(params: ConnectionParams, stat_sn: u32, now: u64) -> Self {
         Self {
-            deframer: Deframer::new(params.header_digest, params.data_digest),
+            deframer: Deframer::new(params.header_digest, params.data_digest).bounded(AHS_OF_COMMAND),
             queue: SendQueue::new(params.header_digest, params.data_digest, 0),
             params,
             stat_sn,

@@ -19,20 +19,22 @@ const LATE_TAGS: usize = 256;
 impl TargetSession {
     /// Checks a Data-Out header against its task before its payload gets a place.
     pub(super) fn data_out_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> (Inbound, Destination) {
-        let refuse = |reason| (Inbound::Reject(reason), Destination::Discard);
+        let refuse = |reason, what| (Inbound::Reject(reason, what), Destination::Discard);
         let tag = bhs.initiator_task_tag();
         let Some(slot) = self.tags.get(tag) else {
             // data that was on its way when its task ended is nobody's fault
             return if self.late.contains(&tag) {
                 (Inbound::Ignore, Destination::Discard)
             } else {
-                refuse(reject::INVALID_PDU_FIELD)
+                refuse(reject::INVALID_PDU_FIELD, "Data-Out for a task that is not in progress (RFC 7143 11.7)")
             };
         };
         let task = &mut self.tasks[slot];
         if task.kind != TaskKind::Scsi || task.conn != conn || task.frozen {
             // connection allegiance (4.2.2.1): data comes on the connection of its command
-            return refuse(reject::INVALID_PDU_FIELD);
+            let what =
+                "Data-Out on a connection that its task is not allegiant to, or for no command (RFC 7143 4.2.2.1)";
+            return refuse(reject::INVALID_PDU_FIELD, what);
         }
         let (offset, length, last) = (bhs.buffer_offset(), bhs.data_segment_length(), bhs.is_final());
         let ttt = bhs.target_transfer_tag();
@@ -47,7 +49,10 @@ impl TargetSession {
                     return (Inbound::Ignore, Destination::Discard);
                 }
                 out.condition.get_or_insert(Condition::UnexpectedUnsolicitedData);
-                return refuse(reject::PROTOCOL_ERROR);
+                return refuse(
+                    reject::PROTOCOL_ERROR,
+                    "unsolicited Data-Out after its F bit, or where none may come (RFC 7143 13.10)",
+                );
             }
             let end = u64::from(offset) + u64::from(length);
             let limit = u64::from(self.params.first_burst_length.min(task.expected));
@@ -75,7 +80,10 @@ impl TargetSession {
                 if out.retired.contains(&ttt) {
                     return (Inbound::Ignore, Destination::Discard); // too late: it was asked for again
                 }
-                return refuse(reject::INVALID_PDU_FIELD);
+                return refuse(
+                    reject::INVALID_PDU_FIELD,
+                    "Data-Out for a Target Transfer Tag that waits for none (RFC 7143 11.7.4)",
+                );
             };
             let end = u64::from(offset) + u64::from(length);
             if offset < r2t.offset || end > u64::from(r2t.offset) + u64::from(r2t.length) {
@@ -105,7 +113,10 @@ impl TargetSession {
         }
         if let Some(condition) = problem {
             out.condition.get_or_insert(condition);
-            let what = "Data-Out out of order or outside of its range (RFC 7143 7.9, 11.7)";
+            let what = match condition {
+                Condition::IncorrectAmountOfData => "Data-Out outside of what was asked for (RFC 7143 11.7.6, 13.14)",
+                _ => "Data-Out out of order, or over bytes that came already (RFC 7143 7.9, 13.18)",
+            };
             self.events.push_back(TargetEvent::Violation { conn, what, header: *bhs });
             let bad = Inbound::BadDataOut { slot, ttt, last, reason: reject::PROTOCOL_ERROR };
             return (bad, Destination::Discard);

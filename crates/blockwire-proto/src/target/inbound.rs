@@ -30,13 +30,16 @@ impl TargetSession {
             }
             Some(Opcode::Snack) => self.snack_header(&bhs),
             Some(Opcode::LoginRequest) => {
-                // 6.3: a login in the full feature phase is a protocol error
-                (Inbound::Reject(reject::PROTOCOL_ERROR), Destination::Discard)
+                let what = "a Login Request in the full feature phase (RFC 7143 6.3)";
+                (Inbound::Reject(reject::PROTOCOL_ERROR, what), Destination::Discard)
             }
             Some(_) => {
                 return Err(Fatal::violation("a target's opcode from an initiator (RFC 7143 11.2.1.2)"));
             }
-            None => (Inbound::Reject(reject::COMMAND_NOT_SUPPORTED), Destination::Discard),
+            None => {
+                let what = "an opcode that RFC 7143 does not define (11.2.1.2)";
+                (Inbound::Reject(reject::COMMAND_NOT_SUPPORTED, what), Destination::Discard)
+            }
         };
         self.conn(conn).inbound = inbound;
         Ok(if length == 0 { Destination::None } else { destination })
@@ -72,8 +75,8 @@ impl TargetSession {
             }
             Inbound::Nop => self.nop_complete(conn, &bhs, control)?,
             Inbound::Snack => self.snack(conn, &bhs)?,
-            Inbound::Reject(reason) => {
-                self.events.push_back(TargetEvent::Violation { conn, what: reason_text(reason), header: bhs });
+            Inbound::Reject(reason, what) => {
+                self.events.push_back(TargetEvent::Violation { conn, what, header: bhs });
                 self.reject(conn, &bhs, reason)?;
             }
         }
@@ -122,24 +125,12 @@ impl TargetSession {
                 Ok(())
             }
             Inbound::Ignore => Ok(()),
-            Inbound::Nop | Inbound::Snack | Inbound::Reject(_) => self.reject(conn, bhs, reject::DATA_DIGEST_ERROR),
+            Inbound::Nop | Inbound::Snack | Inbound::Reject(..) => self.reject(conn, bhs, reject::DATA_DIGEST_ERROR),
         }
     }
 
     /// Where the data of a request or Data-Out goes.
     pub(super) fn task_destination(slot: crate::Slot, offset: u32) -> Destination {
         Destination::Task { slot, direction: Direction::Out, offset }
-    }
-}
-
-/// One line for events; the reject reason says the rest.
-fn reason_text(reason: u8) -> &'static str {
-    match reason {
-        reject::PROTOCOL_ERROR => "protocol error (RFC 7143 7.13)",
-        reject::COMMAND_NOT_SUPPORTED => "opcode or function not supported (RFC 7143 11.17.1)",
-        reject::IMMEDIATE_COMMAND_REJECT => "too many immediate commands (RFC 7143 4.2.2.1)",
-        reject::TASK_IN_PROGRESS => "Initiator Task Tag in use (RFC 7143 11.2.1.8)",
-        reject::INVALID_PDU_FIELD => "invalid PDU field (RFC 7143 11.17.1)",
-        _ => "rejected (RFC 7143 11.17.1)",
     }
 }

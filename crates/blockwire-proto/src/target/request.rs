@@ -2,10 +2,10 @@
 
 use blockwire_wire::bhs::{FINAL, READ, WRITE};
 use blockwire_wire::opcode::reject;
-use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
+use blockwire_wire::{Bhs, Opcode, RESERVED_TAG, serial};
 
 use super::connection::Inbound;
-use super::session::TargetSession;
+use super::session::{TargetEvent, TargetSession};
 use super::task::{Cdb, Condition, InProgress, OutProgress, Task, TaskKind, TaskState};
 use crate::endpoint::{Destination, Fatal};
 use crate::order::Entry;
@@ -18,6 +18,10 @@ const AHS_EXTENDED_CDB: u8 = 1;
 /// AHSType of the expected bidirectional read length.
 const AHS_BIDIRECTIONAL_READ: u8 = 2;
 
+const TAG_IN_USE: &str = "an Initiator Task Tag that is in use (RFC 7143 11.2.1.8)";
+const TOO_MANY_IMMEDIATE: &str = "too many immediate commands (RFC 7143 4.2.2.1)";
+const TOO_MUCH_KEPT: &str = "more text and ping data than is kept for one session (RFC 7143 11.17.1)";
+
 /// Bytes of the longest CDB (SPC-4 4.2.3).
 const MAX_CDB: usize = 260;
 
@@ -26,9 +30,18 @@ const MAX_CDB: usize = 260;
 struct Additional<'a> {
     cdb: &'a [u8],
     bidirectional_read: Option<u32>,
+    /// There is one of a type that is not defined.
+    unknown: bool,
 }
 
-/// Reads the AHS chain. Types that are not known are passed over.
+/// Highest task attribute that is defined, ACA (11.3.1).
+const LAST_ATTRIBUTE: u8 = 4;
+
+fn refused(reason: u8, what: &'static str) -> (Inbound, Destination) {
+    (Inbound::Reject(reason, what), Destination::Discard)
+}
+
+/// Reads the AHS chain.
 fn additional(ahs: &[u8]) -> Result<Additional<'_>, Fatal> {
     let bad = || Fatal::violation("malformed additional header segment (RFC 7143 7.7, 11.2.2)");
     let mut out = Additional::default();
@@ -48,7 +61,7 @@ fn additional(ahs: &[u8]) -> Result<Additional<'_>, Fatal> {
                 out.bidirectional_read = Some(u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
             }
             AHS_EXTENDED_CDB | AHS_BIDIRECTIONAL_READ => return Err(bad()),
-            _ => {}
+            _ => out.unknown = true,
         }
         let total = (3 + length).next_multiple_of(4);
         rest = rest.get(total..).ok_or_else(bad)?;
@@ -58,25 +71,33 @@ fn additional(ahs: &[u8]) -> Result<Additional<'_>, Fatal> {
 
 impl TargetSession {
     /// Whether a request may enter: its tag is free, its number in the window, immediate ones within their bound.
-    fn admit(&mut self, bhs: &Bhs) -> Option<Inbound> {
+    fn admit(&mut self, conn: ConnIndex, bhs: &Bhs) -> Option<Inbound> {
         let tag = bhs.initiator_task_tag();
         if tag == RESERVED_TAG {
-            return Some(Inbound::Reject(reject::INVALID_PDU_FIELD));
+            let what = "a request with the reserved Initiator Task Tag (RFC 7143 11.2.1.8)";
+            return Some(Inbound::Reject(reject::INVALID_PDU_FIELD, what));
         }
         // 4.2.2.1: the test for an execution state by tag precedes any other action
         if let Some(slot) = self.tags.get(tag) {
             let task = &self.tasks[slot];
             let retry = !bhs.is_immediate() && !task.immediate && task.cmd_sn == bhs.cmd_sn();
-            return Some(if retry { Inbound::Ignore } else { Inbound::Reject(reject::TASK_IN_PROGRESS) });
+            return Some(if retry { Inbound::Ignore } else { Inbound::Reject(reject::TASK_IN_PROGRESS, TAG_IN_USE) });
         }
         if bhs.is_immediate() {
             if self.immediate_commands >= self.limits.immediate_commands {
-                return Some(Inbound::Reject(reject::IMMEDIATE_COMMAND_REJECT));
+                return Some(Inbound::Reject(reject::IMMEDIATE_COMMAND_REJECT, TOO_MANY_IMMEDIATE));
             }
             return None;
         }
         match self.window.position(bhs.cmd_sn()) {
-            Position::Outside => Some(Inbound::Ignore),
+            Position::Outside => {
+                // on the wire it is ignored; one below the window is a repetition that came late
+                if serial::less_than(self.window.max_cmd_sn(), bhs.cmd_sn()) {
+                    let what = "a CmdSN above the window, ignored (RFC 7143 4.2.2.1)";
+                    self.events.push_back(TargetEvent::Violation { conn, what, header: *bhs });
+                }
+                Some(Inbound::Ignore)
+            }
             Position::Ahead(ahead) if self.order.get(ahead) != Entry::Missing => Some(Inbound::Ignore),
             Position::Ahead(_) => None,
         }
@@ -137,7 +158,7 @@ impl TargetSession {
     }
 
     pub(super) fn scsi_command_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(Inbound, Destination), Fatal> {
-        if let Some(refused) = self.admit(bhs) {
+        if let Some(refused) = self.admit(conn, bhs) {
             if refused == Inbound::Ignore && !bhs.is_final() {
                 self.ignore_unsolicited(bhs.initiator_task_tag());
             }
@@ -147,12 +168,25 @@ impl TargetSession {
         let (read, write, last) = (flags & READ != 0, flags & WRITE != 0, flags & FINAL != 0);
         if !last && !write {
             // F=0 announces unsolicited data, which only a write has (11.3.1)
-            return Ok((Inbound::Reject(reject::INVALID_PDU_FIELD), Destination::Discard));
+            return Ok(refused(
+                reject::INVALID_PDU_FIELD,
+                "a SCSI Command with neither the F nor the W bit (RFC 7143 11.3.1)",
+            ));
+        }
+        if !read && !write && bhs.expected_data_transfer_length() > 0 {
+            let what = "a transfer length with neither the R nor the W bit (RFC 7143 11.3.1)";
+            return Ok(refused(reject::INVALID_PDU_FIELD, what));
+        }
+        if bhs.task_attribute() > LAST_ATTRIBUTE {
+            return Ok(refused(reject::PROTOCOL_ERROR, "a reserved task attribute (RFC 7143 11, 11.3.1)"));
         }
         let mut cdb_rest = Cdb::default();
         let mut bidirectional_read = 0;
         if bhs.ahs_len() > 0 {
             let ahs = additional(self.conn(conn).deframer.ahs())?;
+            if ahs.unknown {
+                return Ok(refused(reject::PROTOCOL_ERROR, "a reserved AHSType (RFC 7143 11, 11.2.2.1)"));
+            }
             bidirectional_read = ahs.bidirectional_read.unwrap_or(0);
             cdb_rest = Cdb::new(*bhs.cdb(), ahs.cdb);
         }
@@ -191,16 +225,19 @@ impl TargetSession {
     }
 
     pub(super) fn control_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> (Inbound, Destination) {
-        if let Some(refused) = self.admit(bhs) {
+        if let Some(refused) = self.admit(conn, bhs) {
             return (refused, Destination::Discard);
         }
         let length = bhs.data_segment_length();
         if length > 0 && bhs.opcode() != Some(Opcode::TextRequest) {
-            return (Inbound::Reject(reject::INVALID_PDU_FIELD), Destination::Discard);
+            return refused(
+                reject::INVALID_PDU_FIELD,
+                "a data segment in a request that has none (RFC 7143 11.5, 11.14)",
+            );
         }
         if self.control_bytes.saturating_add(length) > self.limits.control_bytes {
             // nothing was made of it: the initiator may send it again (7.3)
-            return (Inbound::Reject(reject::LONG_OPERATION_REJECT), Destination::Discard);
+            return refused(reject::LONG_OPERATION_REJECT, TOO_MUCH_KEPT);
         }
         let task = self.new_task(conn, TaskKind::Control, bhs);
         (Inbound::Request(self.insert_task(task)), Destination::Control)
@@ -210,27 +247,28 @@ impl TargetSession {
     pub(super) fn nop_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> (Inbound, Destination) {
         if bhs.initiator_task_tag() == RESERVED_TAG {
             if !bhs.is_immediate() {
-                return (Inbound::Reject(reject::INVALID_PDU_FIELD), Destination::Discard);
+                let what = "a NOP-Out without an Initiator Task Tag that is not immediate (RFC 7143 11.18.1)";
+                return refused(reject::INVALID_PDU_FIELD, what);
             }
             return (Inbound::Nop, Destination::Discard);
         }
         if bhs.is_immediate() {
             let limit = self.limits.side_answers / 2;
             if self.conn(conn).side_answers >= limit || self.has_much_to_send(conn, bhs) {
-                return (Inbound::Reject(reject::IMMEDIATE_COMMAND_REJECT), Destination::Discard);
+                return refused(reject::IMMEDIATE_COMMAND_REJECT, TOO_MANY_IMMEDIATE);
             }
             if self.tags.get(bhs.initiator_task_tag()).is_some() {
-                return (Inbound::Reject(reject::TASK_IN_PROGRESS), Destination::Discard);
+                return refused(reject::TASK_IN_PROGRESS, TAG_IN_USE);
             }
             return (Inbound::Nop, Destination::Control);
         }
-        if let Some(refused) = self.admit(bhs) {
+        if let Some(refused) = self.admit(conn, bhs) {
             return (refused, Destination::Discard);
         }
         if self.control_bytes.saturating_add(bhs.data_segment_length()) > self.limits.control_bytes
             || self.has_much_to_send(conn, bhs)
         {
-            return (Inbound::Reject(reject::LONG_OPERATION_REJECT), Destination::Discard);
+            return refused(reject::LONG_OPERATION_REJECT, TOO_MUCH_KEPT);
         }
         let task = self.new_task(conn, TaskKind::Nop, bhs);
         (Inbound::Request(self.insert_task(task)), Destination::Control)
@@ -287,6 +325,6 @@ mod tests {
         assert_eq!(read.bidirectional_read, Some(0x1000));
         assert!(additional(&[0, 9, 1, 0, 1, 2, 3, 4]).is_err());
         assert!(additional(&[0, 0, 1, 0]).is_err());
-        assert_eq!(additional(&[0, 1, 0x3f, 0]).expect("unknown type"), Additional::default());
+        assert!(additional(&[0, 1, 0x3f, 0]).expect("well formed").unknown);
     }
 }

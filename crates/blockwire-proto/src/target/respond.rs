@@ -399,7 +399,10 @@ pub(super) fn scsi_response(task: &Task, finish: Finish) -> (Bhs, Payload) {
     bhs.set_response(finish.response);
     // 11.4.2: status is only there when the command completed at the target
     bhs.set_status(if finish.response == 0 { finish.status } else { 0 });
+    // 11.4.1: for a response other than "command completed at target" bits 3 to 6 MUST be 0
+    let completed = finish.response == 0;
     match finish.residual {
+        _ if !completed => {}
         Residual::None => {}
         Residual::Overflow(bytes) => {
             flags |= OVERFLOW;
@@ -410,7 +413,7 @@ pub(super) fn scsi_response(task: &Task, finish: Finish) -> (Bhs, Payload) {
             bhs.set_residual_count(bytes);
         }
     }
-    if bidirectional {
+    if bidirectional && completed {
         match finish.bidirectional_residual {
             Residual::None => {}
             Residual::Overflow(bytes) => {

@@ -33,9 +33,11 @@ impl TargetSession {
     /// 11.16: above error recovery level 0 all types MUST be supported. At level 0 nothing is kept that could be sent again.
     pub(super) fn snack_header(&self, bhs: &Bhs) -> (Inbound, Destination) {
         let inbound = if self.params.error_recovery_level == 0 {
-            Inbound::Reject(reject::COMMAND_NOT_SUPPORTED)
-        } else if bhs.data_segment_length() > 0 || kind(bhs) > R_DATA {
-            Inbound::Reject(reject::INVALID_PDU_FIELD)
+            Inbound::Reject(reject::COMMAND_NOT_SUPPORTED, "a SNACK at ErrorRecoveryLevel 0 (RFC 7143 11.16)")
+        } else if bhs.data_segment_length() > 0 {
+            Inbound::Reject(reject::INVALID_PDU_FIELD, "a data segment in a SNACK (RFC 7143 11.16)")
+        } else if kind(bhs) > R_DATA {
+            Inbound::Reject(reject::PROTOCOL_ERROR, "a reserved type of SNACK (RFC 7143 11, 11.16.1)")
         } else {
             Inbound::Snack
         };

@@ -510,6 +510,7 @@ fn receive<E: Endpoint>(
                 }
             }
             Step::DataDigestError => endpoint.pdu(conn, &std::mem::take(&mut pipe.control), false, now)?,
+            Step::AhsError => return Err(Fatal::additional_headers()),
             Step::HeaderDigestError => {
                 return Err(Fatal { code: FatalCode::HeaderDigest, what: "header digest error (RFC 7143 7.7)" });
             }

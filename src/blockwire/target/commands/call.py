@@ -35,6 +35,8 @@ class TargetView:
     luns: tuple[int, ...]
     task_management: int
     """Supported functions as :class:`blockwire.scsi.supported.TaskManagementSupport`."""
+    protocol_level: int = 1
+    """iSCSIProtocolLevel of the session (RFC 7144 7.1.1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,8 @@ NO_LIMIT = 0xFFFFFFFF
 """SBC-3 6.6.4: no limit on UNMAP."""
 
 
-def standard_data(unit: LogicalUnit) -> bytes:
-    """Standard INQUIRY data of a logical unit."""
+def standard_data(unit: LogicalUnit, protocol_level: int) -> bytes:
+    """Standard INQUIRY data of a logical unit, for a session with this iSCSIProtocolLevel."""
     return InquiryData(
         unit.config.vendor,
         unit.config.product,
@@ -40,7 +40,8 @@ def standard_data(unit: LogicalUnit) -> bytes:
         multiport=True,
         version_descriptors=(
             StandardVersion.SAM5,
-            StandardVersion.ISCSI,
+            # RFC 7144 4.2: MUST be the base value plus the negotiated iSCSIProtocolLevel
+            StandardVersion.ISCSI + protocol_level,
             StandardVersion.SPC4,
             StandardVersion.SBC3,
         ),
@@ -134,7 +135,7 @@ def inquiry(call: Call) -> Answer:
     if not cdb.vital:
         if cdb.page_code:
             raise invalid_field(2)  # SPC-4 6.6.1
-        return good(standard_data(call.unit), cdb.allocation_length)
+        return good(standard_data(call.unit, call.target.protocol_level), cdb.allocation_length)
     build = PAGES.get(cdb.page_code)
     if build is None:
         raise invalid_field(2)

@@ -134,7 +134,8 @@ impl Rig {
                 }
                 Step::Pdu => self.complete(conn, true)?,
                 Step::DataDigestError => self.complete(conn, false)?,
-                other => panic!("{other:?}"),
+                Step::AhsError => return Err(Fatal::additional_headers()),
+                Step::HeaderDigestError => panic!("header digest"),
             }
             if at == bytes.len() && self.session.deframer(conn).at_boundary() {
                 return Ok(());

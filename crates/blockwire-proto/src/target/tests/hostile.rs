@@ -125,7 +125,11 @@ proptest! {
                 rig.drain();
             }
             if read_answers {
-                rig.sent(conn);
+                for (bhs, _) in rig.sent(conn) {
+                    // 11.17.1: of the reasons 0x0b MUST NOT be used, and 0x01 and those from 0x0d on are none
+                    let reason = bhs.response();
+                    prop_assert!(bhs.0[0] != 0x3f || matches!(reason, 0x02..=0x0a | 0x0c), "reason {reason:#04x}");
+                }
             }
             // 8 in the window, 2 immediate, and those that answered but were not read or acknowledged
             prop_assert!(rig.session.tasks().count() <= 8 * 5 + 10 + 200);

@@ -3,10 +3,12 @@
 mod commands;
 mod connections;
 mod data;
+mod fields;
 mod hostile;
 mod limits;
 mod recover;
 mod recovery;
+mod removed;
 mod shuffle;
 mod snack;
 
@@ -130,6 +132,7 @@ impl Rig {
             }
             Step::Pdu => self.complete(conn, true),
             Step::DataDigestError => self.complete(conn, false),
+            Step::AhsError => Err(Fatal::additional_headers()),
             Step::HeaderDigestError => Err(Fatal::violation("header digest")),
         }
     }

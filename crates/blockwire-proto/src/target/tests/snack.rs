@@ -109,7 +109,7 @@ fn data_that_was_never_sent_is_a_protocol_error_that_names_the_next_number() {
     rig.ok(&snack(0, 5, NO_TAG, 103, 0, 0));
     assert!(rig.sent(0).is_empty());
     rig.ok(&snack(5, 5, NO_TAG, 103, 0, 0));
-    assert_eq!(rejected(&mut rig).0, reject::INVALID_PDU_FIELD, "11.16.1: reserved type");
+    assert_eq!(rejected(&mut rig).0, reject::PROTOCOL_ERROR, "11.16.1: reserved type");
 }
 
 #[test]
