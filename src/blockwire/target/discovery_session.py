@@ -176,7 +176,7 @@ class DiscoverySession:
         await self._send(Reject(reason=reason, data=frame.bhs))
 
     async def _logout(self, request: LogoutRequest, frame: Frame) -> None:
-        if request.reason not in iter(LogoutReason):
+        if request.reason not in {int(reason) for reason in LogoutReason}:
             await self._reject(frame, RejectReason.PROTOCOL_ERROR)  # section 11: a reserved code value
             return
         result = LogoutResult.SUCCESS

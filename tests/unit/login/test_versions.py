@@ -77,10 +77,10 @@ def answered(*raw: bytes) -> tuple[InitiatorLogin, object]:
 
 @pytest.mark.parametrize("version_max", [0, 3, 255])
 def test_the_versions_of_the_first_response_hold(version_max: int) -> None:
-    login, event = answered(response(0x81, 1, (version_max, 0)), response(0x04, 2, (version_max, 0)))
+    _, event = answered(response(0x81, 1, (version_max, 0)), response(0x04, 2, (version_max, 0)))
     assert event is None
     for other in {0, 3, 255} - {version_max}:
-        login, event = answered(response(0x81, 1, (version_max, 0)), response(0x04, 2, (other, 0)))
+        _, event = answered(response(0x81, 1, (version_max, 0)), response(0x04, 2, (other, 0)))
         assert isinstance(event, LoginFailed)
         assert isinstance(event.error, ProtocolError)
         assert "versions changed" in str(event.error)

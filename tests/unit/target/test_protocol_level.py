@@ -1,4 +1,4 @@
-"""What iSCSIProtocolLevel changes at the target (RFC 7144); reserved codes of control requests (RFC 7143 section 11)."""
+"""What iSCSIProtocolLevel changes at the target (RFC 7144); reserved codes of requests (RFC 7143 section 11)."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ const TAG: u32 = 0x0001_0000;
 const NO_TAG: u32 = 0xffff_ffff;
 
 /// Sets every bit that is reserved in the figure: whole bytes, and bits of bytes.
-fn dirty(mut pdu: Vec<u8>, bytes: &[std::ops::Range<usize>], bits: &[(usize, u8)]) -> Vec<u8> {
+fn dirty(mut pdu: Vec<u8>, bytes: &[(usize, usize)], bits: &[(usize, u8)]) -> Vec<u8> {
     pdu[0] |= 0x80;
-    for at in bytes.iter().cloned().flatten() {
+    for at in bytes.iter().flat_map(|(from, to)| *from..*to) {
         pdu[at] = 0xff;
     }
     for (at, mask) in bits {
@@ -30,7 +30,7 @@ fn answers(with_dirt: bool) -> Vec<String> {
     let session = SessionParams { immediate_data: false, ..SessionParams::default() };
     let mut rig = Rig::new(session, ConnectionParams::default());
     let mut out = Vec::new();
-    let mut give = |rig: &mut Rig, pdu: Vec<u8>, bytes: &[std::ops::Range<usize>], bits: &[(usize, u8)]| {
+    let mut give = |rig: &mut Rig, pdu: Vec<u8>, bytes: &[(usize, usize)], bits: &[(usize, u8)]| {
         let pdu = if with_dirt { dirty(pdu, bytes, bits) } else { pdu };
         rig.deliver(0, &pdu).unwrap();
         while let Some(event) = rig.session.poll_event() {
@@ -50,27 +50,27 @@ fn answers(with_dirt: bool) -> Vec<String> {
     let slot = rig.read(1024);
     rig.sent(0);
     let data = data_in(TAG, 0, 0, 0, 0, 0, &pattern(512));
-    give(&mut rig, data, &[2..4, 8..16, 24..28, 44..48], &[(1, 0x38)]);
+    give(&mut rig, data, &[(2, 4), (8, 16), (24, 28), (44, 48)], &[(1, 0x38)]);
     // with S
-    give(&mut rig, data_in(TAG, 0x81, STAT_SN, 1, 512, 0, &pattern(512)), &[2..3, 8..16], &[(1, 0x38)]);
+    give(&mut rig, data_in(TAG, 0x81, STAT_SN, 1, 512, 0, &pattern(512)), &[(2, 3), (8, 16)], &[(1, 0x38)]);
     assert_eq!(rig.memory[&slot], [pattern(512), pattern(512)].concat());
     // R2T (11.8), SCSI Response (11.4)
     rig.write(&pattern(600));
     rig.sent(0);
-    give(&mut rig, r2t(0x0002_0000, 0x77, 0, 0, 600), &[2..4], &[(1, 0x7f)]);
+    give(&mut rig, r2t(0x0002_0000, 0x77, 0, 0, 600), &[(2, 4)], &[(1, 0x7f)]);
     // bytes 8 and 9 are the status qualifier of RFC 7144 5.2.1, which is none before iSCSIProtocolLevel=2
     let busy = response(0x0002_0000, 0x80, 8, STAT_SN + 1, 0, 0, &[]);
-    give(&mut rig, busy, &[8..16], &[(1, 0x61)]);
+    give(&mut rig, busy, &[(8, 16)], &[(1, 0x61)]);
     // NOP-In (11.19): a ping
     let ping = pdu(0x20, 0x80, [0, 0], NO_TAG, [0x1234, STAT_SN + 2, EXP, MAX, 0, 0, 0], b"hello");
-    give(&mut rig, ping, &[2..4, 36..48], &[(1, 0x7f)]);
+    give(&mut rig, ping, &[(2, 4), (36, 48)], &[(1, 0x7f)]);
     // Text Response (11.11), final
     let mut request = Bhs::new(Opcode::TextRequest, 0x80);
     request.set_target_transfer_tag(NO_TAG);
     rig.session.submit_control(None, &request, b"SendTargets=\0", 5).unwrap();
     rig.sent(0);
     let text = pdu(0x24, 0x80, [0, 0], 0x0003_0000, [NO_TAG, STAT_SN + 2, EXP, MAX, 0, 0, 0], b"TargetName=a\0");
-    give(&mut rig, text, &[2..4, 36..48], &[(1, 0x3f)]);
+    give(&mut rig, text, &[(2, 4), (36, 48)], &[(1, 0x3f)]);
     // Task Management Function Response (11.6)
     let mut reset = Bhs::new(Opcode::TaskManagementRequest, 0x85);
     reset.set_immediate();
@@ -78,19 +78,19 @@ fn answers(with_dirt: bool) -> Vec<String> {
     rig.session.submit_control(None, &reset, &[], 6).unwrap();
     rig.sent(0);
     let done = pdu(0x22, 0x80, [0, 0], 0x0004_0000, [0, STAT_SN + 3, EXP, MAX, 0, 0, 0], &[]);
-    give(&mut rig, done, &[3..4, 8..16, 20..24, 36..48], &[(1, 0x7f)]);
+    give(&mut rig, done, &[(3, 4), (8, 16), (20, 24), (36, 48)], &[(1, 0x7f)]);
     // Asynchronous Message (11.9), event 0 without sense
     let message = pdu(0x32, 0x80, [0, 0], NO_TAG, [0, STAT_SN + 4, EXP, MAX, 0, 0, 0], &[]);
-    give(&mut rig, message, &[2..4, 20..24, 44..48], &[(1, 0x7f)]);
+    give(&mut rig, message, &[(2, 4), (20, 24), (44, 48)], &[(1, 0x7f)]);
     // Reject (11.17) of a PDU that is nobody's
     let bad = [0x41; 48];
     let reject = pdu(0x3f, 0x80, [4, 0], NO_TAG, [0, STAT_SN + 5, EXP, MAX, 0, 0, 0], &bad);
-    give(&mut rig, reject, &[3..4, 8..16, 20..24, 36..48], &[(1, 0x7f)]);
+    give(&mut rig, reject, &[(3, 4), (8, 16), (20, 24), (36, 48)], &[(1, 0x7f)]);
     // Logout Response (11.15)
     rig.session.submit_control(Some(0), &Bhs::new(Opcode::LogoutRequest, 0x80), &[], 7).unwrap();
     rig.sent(0);
     let bye = pdu(0x26, 0x80, [0, 0], 0x0005_0000, [0, STAT_SN + 6, EXP, MAX, 0, 0, 0], &[]);
-    give(&mut rig, bye, &[3..4, 8..16, 20..24, 36..40, 44..48], &[(1, 0x7f)]);
+    give(&mut rig, bye, &[(3, 4), (8, 16), (20, 24), (36, 40), (44, 48)], &[(1, 0x7f)]);
     out
 }
 

@@ -11,8 +11,8 @@ const TOP: (usize, u8) = (0, 0x80);
 /// A request and its reserved bits, by the figure of its section: (byte, bits).
 type Dirt = Vec<(usize, u8)>;
 
-fn bytes(ranges: &[std::ops::Range<usize>], also: &[(usize, u8)]) -> Dirt {
-    let whole = ranges.iter().cloned().flatten().map(|at| (at, 0xff));
+fn bytes(ranges: &[(usize, usize)], also: &[(usize, u8)]) -> Dirt {
+    let whole = ranges.iter().flat_map(|(from, to)| *from..*to).map(|at| (at, 0xff));
     [TOP].into_iter().chain(whole).chain(also.iter().copied()).collect()
 }
 
@@ -61,15 +61,15 @@ fn requests(dirty: bool) -> Vec<String> {
         log(rig, &mut out);
     };
     // SCSI Command (11.3): two bits between W and ATTR, bytes 2 and 3 (PRI of RFC 7144 is one of them)
-    let in_command = bytes(&[2..4], &[(1, 0x18)]);
+    let in_command = bytes(&[(2, 4)], &[(1, 0x18)]);
     let mut pdu = command(0x60, 3, 1, 10_000);
     // AHS (11.2.2): two bits above the type, and the byte that a bidirectional read length has no use for
     let ahs = if dirty { [0, 5, 0xc2, 0xff] } else { [0, 5, 2, 0] };
     pdu.ahs = [ahs, [0, 0, 0x10, 0]].concat();
     give(&mut rig, pdu, in_command.clone());
     // Data-Out (11.7), unsolicited: no LUN without a Target Transfer Tag
-    let in_data = bytes(&[2..4, 24..28, 32..36, 44..48], &[(1, 0x7f)]);
-    let in_unsolicited = bytes(&[2..4, 8..16, 24..28, 32..36, 44..48], &[(1, 0x7f)]);
+    let in_data = bytes(&[(2, 4), (24, 28), (32, 36), (44, 48)], &[(1, 0x7f)]);
+    let in_unsolicited = bytes(&[(2, 4), (8, 16), (24, 28), (32, 36), (44, 48)], &[(1, 0x7f)]);
     give(&mut rig, data_out(true, 3, NO_TAG, 0, 0, &[5; 500]), in_unsolicited);
     let slot = rig.session.find(3).expect("there");
     assert!(rig.session.solicit(slot, 500, 600));
@@ -79,10 +79,10 @@ fn requests(dirty: bool) -> Vec<String> {
     give(
         &mut rig,
         Pdu::new(0x40, 0x80).u32(16, 9).u32(20, NO_TAG).u32(28, 100).with(b"ping"),
-        bytes(&[2..4, 32..48], &[(1, 0x7f)]),
+        bytes(&[(2, 4), (32, 48)], &[(1, 0x7f)]),
     );
     // SNACK (11.16): the ping's answer, and the R2T
-    let in_snack = bytes(&[2..4, 24..28, 32..40], &[(1, 0x70)]);
+    let in_snack = bytes(&[(2, 4), (24, 28), (32, 40)], &[(1, 0x70)]);
     let ask = |kind: u8, itt, begin, length| {
         Pdu::new(0x10, 0x80 | kind).u32(16, itt).u32(20, NO_TAG).u32(28, 100).u32(40, begin).u32(44, length)
     };
@@ -90,11 +90,11 @@ fn requests(dirty: bool) -> Vec<String> {
     give(&mut rig, ask(0, 3, 0, 0), in_snack);
     // Text Request (11.10), Task Management Function Request (11.5), Logout Request (11.14)
     let text = Pdu::new(0x04, 0x80).u32(16, 11).u32(20, NO_TAG).u32(24, 2).u32(28, 100).with(b"SendTargets=\0");
-    give(&mut rig, text, bytes(&[2..4, 32..48], &[(1, 0x3f)]));
+    give(&mut rig, text, bytes(&[(2, 4), (32, 48)], &[(1, 0x3f)]));
     let abort_task_set = Pdu::new(0x42, 0x82).u32(16, 12).u32(20, NO_TAG).u32(24, 3).u32(28, 100);
-    give(&mut rig, abort_task_set, bytes(&[2..4, 40..48], &[]));
+    give(&mut rig, abort_task_set, bytes(&[(2, 4), (40, 48)], &[]));
     let logout = Pdu::new(0x06, 0x81).u32(16, 13).u32(20, 0).u32(24, 3).u32(28, 100);
-    give(&mut rig, logout, bytes(&[2..4, 8..16, 22..24, 32..48], &[]));
+    give(&mut rig, logout, bytes(&[(2, 4), (8, 16), (22, 24), (32, 48)], &[]));
     out
 }
 
