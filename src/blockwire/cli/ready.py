@@ -47,7 +47,6 @@ def who(server: TargetServer) -> list[str]:
     for target in server.configuration.targets:
         modes = {unit.read_only for unit in target.luns}
         what = "read" if modes == {True} else "read and write" if modes == {False} else "read and partly write"
-        chap = target.authentication is not None and target.authentication.required
         if target.allow:
             people = ", ".join(target.allow)
         elif loopback:
@@ -55,9 +54,9 @@ def who(server: TargetServer) -> list[str]:
         else:
             people = "everybody who can reach " + ", ".join(map(str, server.portals))
         asked = target.authentication
-        if asked is not None and asked.required and asked.accounts:
+        if asked is not None and asked.required:
             people += ", with the CHAP secret of " + " or ".join(account.user for account in asked.accounts)
-        lines.append(f"may {what}: {people}" + (", with a CHAP secret" if chap else ""))
+        lines.append(f"may {what}: {people}")
     return lines
 
 

@@ -76,10 +76,10 @@ class AccountConfig(IdentityConfig):
 
 
 class AuthenticationConfig(_Model):
-    """What a target (or discovery) asks of initiators. Without accounts nobody has to authenticate."""
+    """What a target (or discovery) asks of initiators."""
 
     accounts: tuple[AccountConfig, ...] = ()
-    """Initiators that may log in, each CHAP name once."""
+    """Initiators that may log in, each CHAP name once; none only where authentication is not required."""
     identity: IdentityConfig | None = None
     """How the target proves itself when an initiator asks for it (mutual CHAP); without it that is refused."""
     required: bool = True
@@ -91,6 +91,9 @@ class AuthenticationConfig(_Model):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"CHAP account {twice[0]!r} is given twice")
+        if self.required and not self.accounts:
+            # Nobody could log in, or everybody: neither is what somebody wants who writes this.
+            raise ValueError("authentication needs accounts; without any, leave it out or write required = false")
         if self.identity is not None and not self.accounts:
             raise ValueError("mutual CHAP needs accounts: an initiator has to authenticate before the target does")
         return self

@@ -28,6 +28,15 @@ def _host() -> str:
     return host[:63] or "host"
 
 
+def _kept(path: Path) -> str:
+    try:
+        return iscsi_name(path.read_text(encoding="utf-8", errors="replace").strip())
+    except UsageError as error:
+        error.evidence = f"{path}: {error.evidence}"
+        error.next = "correct what stands in the file, or remove it to get a new name"
+        raise
+
+
 def default_initiator_name() -> str:
     """From the environment, else from the user's file, which is written on first use. Where no file can be kept (a
     read-only container) the name comes from host and user."""
@@ -41,7 +50,7 @@ def default_initiator_name() -> str:
     try:
         path = name_file()
         with contextlib.suppress(FileNotFoundError):
-            return iscsi_name(path.read_text(encoding="utf-8").strip())
+            return _kept(path)
         name = f"{NAMING_AUTHORITY}:{_host()}-{secrets.token_hex(6)}"
         path.parent.mkdir(parents=True, exist_ok=True)
         # Linked into place whole: of two programs that start at once one wins, and nobody reads half a name.
@@ -50,7 +59,7 @@ def default_initiator_name() -> str:
         try:
             os.link(draft, path)
         except FileExistsError:
-            return iscsi_name(path.read_text(encoding="utf-8").strip())
+            return _kept(path)
         finally:
             draft.unlink()
         return name

@@ -77,16 +77,21 @@ class KeptIsids:
         used = self._used.setdefault(key, set())
         if not self._usable(key):
             return self._others.take(initiator_name, target)
-        for qualifier in range(1 << 16):
-            if qualifier not in used and self._lock(key, qualifier):
-                used.add(qualifier)
-                return self._base.with_qualifier(qualifier)
+        try:
+            for qualifier in range(1 << 16):
+                if qualifier not in used and self._lock(key, qualifier):
+                    used.add(qualifier)
+                    return self._base.with_qualifier(qualifier)
+        except OSError:  # a file system without locks
+            return self._others.take(initiator_name, target)
         raise ResourceError(f"every ISID towards {target} is in use")
 
     def release(self, initiator_name: str, target: str, isid: Isid) -> None:
         """See `Isids`."""
-        self._others.release(initiator_name, target, isid)
         key, qualifier = _key(initiator_name, target), isid.d
+        if isid != self._base.with_qualifier(qualifier):
+            self._others.release(initiator_name, target, isid)
+            return
         used = self._used.get(key, set())
         if qualifier in used:
             used.discard(qualifier)

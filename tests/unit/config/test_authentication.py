@@ -10,7 +10,9 @@ from blockwire import errors
 from blockwire.auth import Secret
 from blockwire.config import arguments, authentication, document, secrets
 from blockwire.config.authentication import AccountConfig, AuthenticationConfig, IdentityConfig, chap
+from blockwire.names import Portal
 
+NAME = "iqn.2024-01.com.example:disk"
 SECRET = "a-secret-of-16-b"
 OTHER = "another-secret-1"
 
@@ -158,3 +160,26 @@ def test_a_portal_with_chap_is_not_open_to_the_world() -> None:
     assert wide.open_to_the_world()
     closed = arguments.build(["ram:1M"], portals=["0.0.0.0:3260"], host="h", authentication=chap("a", secret=SECRET))
     assert not closed.open_to_the_world()
+
+
+def test_a_table_of_authentication_without_accounts_lets_nobody_believe_in_it() -> None:
+    # It would let everybody in. `required = false` says so itself.
+    with pytest.raises(ValueError, match="accounts"):
+        AuthenticationConfig()
+    with pytest.raises(ValueError, match="accounts"):
+        AuthenticationConfig(required=True)
+    assert not AuthenticationConfig(required=False).load().required
+    for asked, warned in ((AuthenticationConfig(required=False), True), (chap("lab", secret=SECRET), False)):
+        wide = arguments.build(["ram:1M"], portals=["0.0.0.0:3260"], target_name=NAME, authentication=asked)
+        assert bool(wide.open_to_the_world()) is warned
+
+
+def test_who_may_write_is_said_once() -> None:
+    from blockwire.cli import ready
+
+    class Server:
+        portals = (Portal("127.0.0.1", 3260),)
+        configuration = arguments.build(["ram:1M"], target_name=NAME, authentication=chap("lab", secret=SECRET))
+
+    (line,) = ready.who(Server())  # type: ignore[arg-type]
+    assert line == "may read and write: every user of this machine, with the CHAP secret of lab"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from blockwire.initiator.isids import KeptIsids, RandomIsids, kept_isids
 
@@ -45,6 +49,23 @@ def test_two_initiators_of_one_program_never_share(tmp_path: Path) -> None:
     assert three.take(ME, T1).d == 0
     two.close()
     three.close()
+
+
+def test_a_file_that_cannot_be_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isids = KeptIsids(tmp_path)
+    kept = isids.take(ME, T1)
+
+    def no_locks(*_: object) -> int:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "fcntl", no_locks)
+        stray = isids.take(ME, T1)
+    assert stray != kept
+    # Its release is not that of the ISID which has the same qualifier.
+    isids.release(ME, T1, stray)
+    assert isids.take(ME, T1) != kept
+    isids.close()
 
 
 def test_two_programs_never_share(tmp_path: Path) -> None:
