@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from blockwire import errors
 from blockwire.dataplane.api import TaskDone, TaskView
-from blockwire.initiator import answers, identify, retry_policy, task_management, text_exchange
+from blockwire.initiator import answers, inventory, retry_policy, task_management, text_exchange
 from blockwire.initiator.async_events import AsyncEvents
 from blockwire.initiator.connect import LoggedIn
 from blockwire.initiator.connections import Connections
@@ -24,11 +24,7 @@ from blockwire.initiator.ladder import Ladder
 from blockwire.initiator.logical_unit import Lun, lun_field
 from blockwire.initiator.options import Options
 from blockwire.initiator.retry_policy import Attempts, Verdict
-from blockwire.names import Portal, Url, decode_lun
-from blockwire.scsi import cdb
-from blockwire.scsi.inquiry import DeviceType
-from blockwire.scsi.layout import MalformedScsiData
-from blockwire.scsi.luns import parse_lun_list
+from blockwire.names import Portal, Url
 from blockwire.session import INITIATOR_SESSION, SessionState
 from blockwire.trace.dumps import EVENTS
 from blockwire.wire.async_message import AsyncMessage
@@ -40,14 +36,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from blockwire.initiator.initiator import Initiator
+    from blockwire.negotiate.parameters import Parameters
 
 _log = logging.getLogger("blockwire.initiator")
 
 FATAL = (errors.AuthenticationError, errors.AuthorizationError, errors.ConfigurationError, errors.UsageError)
 """What makes opening a session again hopeless: another attempt would get the same answer, or lock an account."""
-
-_MOST_LUN_DATA = 1 << 20
-"""REPORT LUNS data that is asked for, bytes: 131071 LUNs."""
 
 
 class State(enum.Enum):
@@ -103,9 +97,14 @@ class Session:
         return self._logged_in
 
     @property
+    def parameters(self) -> Parameters:
+        """What was negotiated."""
+        return self._open_login().parameters
+
+    @property
     def keys(self) -> dict[str, str]:
         """The negotiated keys, RFC 7143 names and values."""
-        return self._open_login().parameters.to_keys()
+        return self.parameters.to_keys()
 
     @property
     def initiator_name(self) -> str:
@@ -395,39 +394,11 @@ class Session:
 
     async def lun_numbers(self) -> list[int]:
         """The LUNs that the target reports (REPORT LUNS)."""
-        length = 4096
-        while True:
-            raw = await self.ask(0, cdb.ReportLuns(0, length).encode(), length)
-            try:
-                fields, count = parse_lun_list(raw)
-            except MalformedScsiData as error:
-                raise errors.DeviceError(str(error), code="device.malformed-data", status=0) from error
-            whole = min(8 + 8 * count, _MOST_LUN_DATA)
-            if len(fields) >= count or length >= whole:  # what was asked for had room: there are no more
-                break
-            length = whole
-        return sorted(number for field in fields if (number := decode_lun(field)) is not None)
+        return await inventory.lun_numbers(self)
 
     async def luns(self) -> list[LunInfo]:
         """Every logical unit with size, block size and identity, by number."""
-        return [await self._describe(number) for number in await self.lun_numbers()]
-
-    async def _describe(self, lun: int) -> LunInfo:
-        standard = await identify.inquiry(self, lun)
-        pages = await identify.supported_pages(self, lun)
-        who = await identify.identity(self, lun, pages)
-        size, block, read_only, problem = 0, 0, False, ""
-        if standard.device_type == DeviceType.BLOCK:
-            try:
-                found = await identify.capacity(self, lun)
-                size, block = found.blocks * found.block_length, found.block_length
-                read_only = await identify.write_protected(self, lun)
-            except errors.DeviceError as error:
-                problem = str(error)
-        return LunInfo(
-            lun, size, block, who.vendor, who.product, who.revision, who.serial, who.name,
-            standard.device_type, read_only, problem,
-        )  # fmt: skip
+        return [await inventory.describe(self, number) for number in await self.lun_numbers()]
 
     async def lun(self, lun: int = 0, read_only: bool = False) -> Lun:
         """Opens one logical unit. NothingFoundError when there is none, DeviceError when it is no disk or not ready."""
@@ -435,25 +406,7 @@ class Session:
 
     async def open_lun(self, lun: int, read_only: bool, *, owns_session: bool) -> Lun:
         """`lun`, and whether the session ends with it."""
-        standard = await identify.inquiry(self, lun)
-        if standard.qualifier == 3 or standard.device_type == DeviceType.UNKNOWN:
-            numbers = await self.lun_numbers()
-            raise errors.NothingFoundError(
-                f"there is no LUN {lun} on {self.url.target}", code="device.no-such-lun",
-                evidence=f"LUNs: {', '.join(map(str, numbers)) or 'none'}",
-                next=f"list them with `blockwire ls '{replace(self.url, lun=None)}'`",
-            )  # fmt: skip
-        if standard.device_type != DeviceType.BLOCK:
-            raise errors.DeviceError(
-                f"LUN {lun} of {self.url.target} is no disk (peripheral device type {standard.device_type:02X}h)",
-                code="device.not-a-disk", status=0, evidence="INQUIRY",
-            )  # fmt: skip
-        pages = await identify.supported_pages(self, lun)
-        who = await identify.identity(self, lun, pages)
-        # One Data-In sequence for one command: some targets (tgt) take no notice of MaxBurstLength (13.13) in reads.
-        longest = min(self.plane.limits().max_transfer, self._open_login().parameters.max_burst_length)
-        geometry = await identify.geometry(self, lun, pages, longest)
-        return Lun(self, lun, geometry, who, read_only, owns_session)
+        return await inventory.open_lun(self, lun, read_only, owns_session=owns_session)
 
     # ------------------------------------------------------------------ closing
     async def log_out(
