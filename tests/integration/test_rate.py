@@ -8,7 +8,6 @@ import time
 import pytest
 
 import blockwire
-from blockwire.target.session import TargetSession
 
 SIZE = 64 << 20
 PIECE = 64 * 1024
@@ -67,10 +66,23 @@ def test_what_an_initiator_sends(connections: int) -> None:
 @pytest.mark.slow
 def test_what_a_target_sends() -> None:
     with blockwire.Target(f"ram:{SIZE}") as target, blockwire.open(target.url) as lun:
-        service = target._service
-        assert service is not None
-        (session,) = [s for s in service.server.sessions if isinstance(s, TargetSession)]
-        target._control.run(session.set_rate(RATE))
+        target.set_rate(RATE)
         assert held(lambda: move(lun, write=False, seconds=SECONDS), RATE) == pytest.approx(RATE, rel=0.05)
-        target._control.run(session.set_rate(0))
+        target.set_rate(0)
         assert move(lun, write=False, seconds=1.0) > RATE * 3
+
+
+@pytest.mark.slow
+def test_what_a_target_sends_from_the_start() -> None:
+    """As `serve --rate` begins it; several connections have one limit."""
+    with (
+        blockwire.Target(f"ram:{SIZE}", rate=int(RATE)) as target,
+        blockwire.open(target.url, keys={"MaxConnections": "4"}) as lun,
+    ):
+        assert RATE * 0.9 <= held(lambda: move(lun, write=False, seconds=SECONDS, depth=32), RATE) <= RATE * 1.05
+
+
+@pytest.mark.slow
+def test_an_initiator_with_a_rate_in_its_url() -> None:
+    with blockwire.Target(f"ram:{SIZE}") as target, blockwire.open(f"{target.url}?rate={int(RATE)}") as lun:
+        assert RATE * 0.9 <= held(lambda: move(lun, write=True, seconds=SECONDS), RATE) <= RATE * 1.05

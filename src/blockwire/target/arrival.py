@@ -237,8 +237,8 @@ class Arrival:
         )
         server.sessions.add(self._session)
         await self._session.map_units()
-        if self._device.config.rate:
-            await self._session.set_rate(self._device.config.rate)
+        if self._device.rate:
+            await self._session.set_rate(self._device.rate)
         return tsih
 
     def _new_discovery(self, name: SessionName, tsih: int, admission: Admission) -> DiscoverySession:

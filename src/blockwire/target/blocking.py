@@ -25,7 +25,8 @@ class Target:
     but for the portal: by default a free port of 127.0.0.1 is taken, so that any number can run side by side.
     With ``chap_user`` initiators have to authenticate, with ``mutual_user`` the target does when it is asked to; a
     secret is text, or binary as ``0x…`` or ``0b…``, or bytes, and comes from `$BLOCKWIRE_CHAP_SECRET` and
-    `$BLOCKWIRE_CHAP_MUTUAL_SECRET` when it is left out. A ``configuration`` replaces all of them. Serving starts at
+    `$BLOCKWIRE_CHAP_MUTUAL_SECRET` when it is left out. ``rate`` is in bytes per second for each session,
+    ``keep_alive_…`` in seconds. A ``configuration`` replaces all of them. Serving starts at
     once; :meth:`close` (or leaving the block) ends it.
     """
 
@@ -46,6 +47,9 @@ class Target:
         chap_secret: str | bytes | None = None,
         mutual_user: str | None = None,
         mutual_secret: str | bytes | None = None,
+        rate: int = 0,
+        keep_alive_interval: float | None = None,
+        keep_alive_timeout: float | None = None,
         workers: int = 0,
         observe: Observer | None = None,
         configuration: Configuration | None = None,
@@ -66,6 +70,9 @@ class Target:
                 authentication=authentication.chap(
                     chap_user, mutual_user=mutual_user, secret=chap_secret, mutual_secret=mutual_secret
                 ),
+                rate=rate,
+                keep_alive_interval=keep_alive_interval,
+                keep_alive_timeout=keep_alive_timeout,
             )
         self._control = control_thread.shared()
         self._service: Service | None = Service(configuration, workers=workers, observe=observe)
@@ -110,6 +117,10 @@ class Target:
             return service.server.statistics()
 
         return self._control.run(ask())
+
+    def set_rate(self, bytes_per_second: float) -> None:
+        """Limits what each session is sent, those there are and later ones, without a new login; 0 lifts the limit."""
+        self._control.run(self._running().server.set_rate(bytes_per_second))
 
     async def _end(self, drain_seconds: float | None = None) -> None:
         service, self._service = self._service, None

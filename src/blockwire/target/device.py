@@ -75,6 +75,8 @@ class TargetDevice:
         self.authentication = config.authentication.load() if config.authentication is not None else OPEN
         """Accounts, read when the target starts."""
         self.preferences = preferences(limits, config.keys)
+        self.rate = float(config.rate)
+        """Bytes per second that each session is sent at the most; 0: no limit."""
         self.units: dict[int, LogicalUnit] = {}
         """Logical units by LUN."""
         self.sessions: dict[SessionId, Any] = {}

@@ -291,6 +291,16 @@ class TargetServer:
         others = [session for session in self._sessions_of(but.device) if session is not but]
         await asyncio.gather(*(session.end(reason) for session in others))
 
+    async def set_rate(self, bytes_per_second: float) -> None:
+        """Limits what each session is sent, those there are and later ones; 0 lifts the limit."""
+        if not bytes_per_second >= 0:
+            raise errors.UsageError(f"rate: {bytes_per_second} is no number of bytes per second", code="usage.rate")
+        for device in self.devices.values():
+            device.rate = float(bytes_per_second)
+            for session in self._sessions_of(device):
+                with contextlib.suppress(errors.Error):  # it ends
+                    await session.set_rate(bytes_per_second)
+
     def statistics(self) -> dict[str, Any]:
         """Counters of the control plane, and those of the data plane under ``plane``."""
         sessions = list(self.sessions)

@@ -156,3 +156,14 @@ def test_documents_with_faults(text: str, said: str) -> None:
 def test_a_missing_document(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         document.load(tmp_path / "none.toml")
+
+
+def test_rate_and_keep_alive() -> None:
+    found = build("ram:1M", rate=1 << 20, keep_alive_interval=5.0)
+    assert found.targets[0].rate == 1 << 20
+    assert (found.limits.keep_alive_seconds, found.limits.keep_alive_timeout) == (5.0, 30.0)
+    assert document.parse(document.to_toml(found), "x", toml=True) == found
+    plain = build("ram:1M")
+    assert (plain.targets[0].rate, plain.limits.keep_alive_seconds) == (0, 30.0)
+    with pytest.raises(ConfigurationError, match="keep_alive_timeout"):
+        build("ram:1M", keep_alive_timeout=0.0)
