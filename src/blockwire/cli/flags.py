@@ -123,16 +123,20 @@ class Login:
         return url.with_options(self.options)
 
 
-def keep_alive_flags(function: _F) -> _F:
-    """`--keep-alive-interval --keep-alive-timeout` of both roles."""
-    for option in (
-        click.option("--keep-alive-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-                     help="Give a connection up when a NOP has no answer for so long."),
-        click.option("--keep-alive-interval", type=click.FloatRange(0), metavar="SECONDS",
-                     help="Send a NOP after so much silence; 0: never."),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+def keep_alive_flags(interval: int, timeout: int) -> Callable[[_F], _F]:
+    """`--keep-alive-interval --keep-alive-timeout` of both roles, whose defaults differ."""
+
+    def add(function: _F) -> _F:
+        for option in (
+            click.option("--keep-alive-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+                         help=f"Give a connection up when a NOP has no answer for so long [{timeout}]."),
+            click.option("--keep-alive-interval", type=click.FloatRange(0), metavar="SECONDS",
+                         help=f"Send a NOP after so much silence; 0: never [{interval}]."),
+        ):  # fmt: skip
+            function = option(function)
+        return function
+
+    return add
 
 
 def login_flags(function: _F) -> _F:
@@ -143,7 +147,7 @@ def login_flags(function: _F) -> _F:
         click.option("-T", "--target-name", "--targetname", "target_name", metavar="IQN", help="The target's name."),
         click.option("-i", "--initiator-name", metavar="IQN", help="Log in under this name."),
         click.option("--key", "keys", multiple=True, metavar="NAME=VALUE", help="Offer an RFC 7143 key (repeatable)."),
-        click.option("--rate", type=SIZE, metavar="SIZE", help="Send at most so many bytes per second."),
+        click.option("--rate", type=SIZE, metavar="SIZE", help="Send at most so many bytes per second, such as 100M."),
         click.option(
             "--quirk",
             "quirks",
@@ -204,7 +208,7 @@ def login_flags(function: _F) -> _F:
     # Decorators put parameters in front of those that are there, so the last group comes first.
     for option in reversed(options[-2:]):
         wrapped = option(wrapped)
-    wrapped = keep_alive_flags(wrapped)
+    wrapped = keep_alive_flags(5, 10)(wrapped)
     for option in reversed(options[-4:-2]):
         wrapped = option(wrapped)
     wrapped = chap_flags(wrapped)

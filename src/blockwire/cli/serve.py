@@ -82,15 +82,19 @@ class ServeCommand(click.Command):
 @option("--advertise", many=True, metavar="HOST:PORT", help="What discovery answers (for mapped ports).")
 @option("--key", "keys", many=True, metavar="NAME=VALUE", help="An RFC 7143 key of the target.")
 @chap_flags
-@option("--rate", type=SIZE, metavar="SIZE", help="Send each session at most so many bytes per second.")
-@keep_alive_flags
+@option("--rate", type=SIZE, metavar="SIZE", help="Send each session at most so many bytes per second, such as 100M.")
+@keep_alive_flags(30, 30)
 @option("--workers", type=click.IntRange(0, 64), default=0, help="Data plane threads [one per core, at most 4].")
 @option("--config", "config_file", metavar="FILE", help="Serve what FILE (TOML or JSON) says, not arguments.")
 @option("--print-config", is_flag=True, help="Print the configuration that the arguments mean, and exit.")
 @option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for initiators at the end [3].")
 @option("--trace", metavar="DIR", help=TRACE_HELP)
 @option(
-    "--statistics", type=click.FloatRange(0), default=10.0, metavar="SECONDS", help="Period of --json's statistics."
+    "--statistics",
+    type=click.FloatRange(0),
+    default=10.0,
+    metavar="SECONDS",
+    help="Period of --json's statistics [10].",
 )
 @read_only_flag
 @output_flags

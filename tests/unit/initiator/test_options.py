@@ -89,5 +89,9 @@ def test_flags_go_over_the_url() -> None:
     found = meant(str(seen[0].url(f"h/{IQN}?rate=1M&keep_alive_timeout=3")))
     assert (found.rate, found.quirks) == (10 << 20, tuple(QUIRKS))
     assert (found.timers.keep_alive_interval, found.timers.keep_alive_timeout) == (1.0, 3.0)
+    defaults = Timers()
     help_text = CliRunner().invoke(command, ["--help"]).output.replace("\n", " ")
-    assert all(name in " ".join(help_text.split()) for name in QUIRKS)
+    said = " ".join(help_text.split())
+    assert all(name in said for name in QUIRKS)
+    assert f"0: never [{defaults.keep_alive_interval:g}]" in said
+    assert f"for so long [{defaults.keep_alive_timeout:g}]" in said
