@@ -143,9 +143,7 @@ def _dressed(error: Error, config: LunConfig) -> Error:
     if scheme is not None and isinstance(found, FileNotFoundError):
         found.next = f"{scheme}: is no kind of store; these are: ram:SIZE, file:PATH, null:SIZE, or a path"
     elif isinstance(found, FileNotFoundError):
-        found.next = "check the path" if config.store.size else "create it with --size SIZE"
-        if config.read_only:
-            found.next = "check the path; read-only (-r) creates nothing"
+        found.next = "check the path" if config.read_only or config.store.size else "create it with --size SIZE"
     elif found.errno == errno.ENOMEM:
         found.next = "use a smaller size"
     elif _is_ragged(config):
