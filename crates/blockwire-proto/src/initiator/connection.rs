@@ -148,10 +148,12 @@ impl InitiatorSession {
     fn keep_alive_deadline(&self, conn: ConnIndex) -> Option<u64> {
         let connection = self.connections.get(conn)?.as_ref()?;
         match connection.ping_sent {
-            Some(sent) if connection.params.keep_alive_timeout > 0 => Some(sent + connection.params.keep_alive_timeout),
+            Some(sent) if connection.params.keep_alive_timeout > 0 => {
+                Some(sent.saturating_add(connection.params.keep_alive_timeout))
+            }
             Some(_) => None,
             None if connection.params.keep_alive_interval > 0 => {
-                Some(connection.last_received + connection.params.keep_alive_interval)
+                Some(connection.last_received.saturating_add(connection.params.keep_alive_interval))
             }
             None => None,
         }

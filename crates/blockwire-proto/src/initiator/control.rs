@@ -62,6 +62,21 @@ impl InitiatorSession {
         self.events.push_back(Event::Control { conn, context, bhs: *bhs, data: data.to_vec() });
     }
 
+    /// Queues a PDU that belongs to no task and that the target asked for.
+    ///
+    /// # Errors
+    /// Too many wait: the target asks and does not read.
+    pub(super) fn queue_answer(&mut self, conn: ConnIndex, bhs: Bhs, payload: Payload) -> Result<(), Fatal> {
+        let queue = &mut self.connection(conn).queue;
+        if queue.len() >= MOST_ANSWERS && queue.iter().filter(|pdu| pdu.slot.is_none()).count() >= MOST_ANSWERS {
+            return Err(Fatal::violation(
+                "more requests for an answer than answers that are read (RFC 7143 7.7, 11.18)",
+            ));
+        }
+        queue.push(bhs, payload, None, 0);
+        Ok(())
+    }
+
     /// NOP-In (RFC 7143 11.19): the answer to a ping, or a ping of the target.
     pub(super) fn on_nop_in(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         if bhs.initiator_task_tag() == RESERVED_TAG {
@@ -80,12 +95,7 @@ impl InitiatorSession {
             let most = connection.params.max_send_data_segment_length as usize;
             let echo = &data[..data.len().min(most)];
             let payload = if echo.is_empty() { Payload::None } else { Payload::Inline(echo.to_vec()) };
-            let queue = &mut connection.queue;
-            if queue.len() >= MOST_ANSWERS && queue.iter().filter(|pdu| pdu.slot.is_none()).count() >= MOST_ANSWERS {
-                return Err(Fatal::violation("too many NOP-Ins whose answers are not read (RFC 7143 11.18)"));
-            }
-            queue.push(answer, payload, None, 0);
-            return Ok(());
+            return self.queue_answer(conn, answer, payload);
         }
         if bhs.target_transfer_tag() != RESERVED_TAG {
             return Err(Fatal::violation("an answer to a ping that is a ping itself (RFC 7143 7.7, 11.19)"));
@@ -139,16 +149,17 @@ impl InitiatorSession {
     }
 
     /// Asynchronous Message (RFC 7143 11.9): what to do about it is decided above.
-    pub(super) fn on_async(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) {
+    pub(super) fn on_async(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         if bhs.0[ASYNC_EVENT_FIELD] == TASKS_TERMINATED && self.params.fast_abort {
-            self.on_tasks_terminated(conn, bhs.lun());
+            self.on_tasks_terminated(conn, bhs.lun())?;
         }
         self.hand_up(conn, 0, bhs, data);
+        Ok(())
     }
 
     /// The target terminates all tasks of a logical unit under FastAbort (RFC 7143 11.9.1, event 5): first their data stops,
     /// then the message is acknowledged with a NOP-Out that asks for no answer and carries the LUN.
-    fn on_tasks_terminated(&mut self, conn: ConnIndex, lun: u64) {
+    fn on_tasks_terminated(&mut self, conn: ConnIndex, lun: u64) -> Result<(), Fatal> {
         let here = |task: &Task| task.is_active_on(conn) && task.kind == Kind::Scsi && task.bhs.lun() == lun;
         for slot in self.tasks.slots(here) {
             self.drop_data_out(slot);
@@ -156,7 +167,7 @@ impl InitiatorSession {
         let mut acknowledgement = self.immediate_header(conn, Opcode::NopOut, FINAL);
         acknowledgement.set_initiator_task_tag(RESERVED_TAG);
         acknowledgement.set_lun(lun);
-        self.connection(conn).queue.push(acknowledgement, Payload::None, None, 0);
+        self.queue_answer(conn, acknowledgement, Payload::None)
     }
 
     /// Reject (RFC 7143 11.17). It ends a request only when it is about the request PDU itself (7.3).

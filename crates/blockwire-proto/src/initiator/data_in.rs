@@ -91,7 +91,7 @@ impl InitiatorSession {
         }
         // at level 0 the A bit MUST be ignored, above it MUST be answered (11.7.2)
         if recovers && bhs.flags() & ACKNOWLEDGE != 0 {
-            self.acknowledge_data(slot, bhs.lun(), bhs.target_transfer_tag());
+            self.acknowledge_data(slot, bhs.lun(), bhs.target_transfer_tag())?;
         }
         Ok(())
     }

@@ -135,10 +135,7 @@ impl InitiatorSession {
             Some(Opcode::LogoutResponse) => self.on_logout(conn, bhs),
             Some(Opcode::TaskManagementResponse) => self.on_task_management(conn, bhs),
             Some(Opcode::Reject) => self.on_reject(conn, bhs, control),
-            _ => {
-                self.on_async(conn, bhs, control);
-                Ok(())
-            }
+            _ => self.on_async(conn, bhs, control),
         }
     }
 

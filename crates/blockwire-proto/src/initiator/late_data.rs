@@ -100,7 +100,7 @@ impl InitiatorSession {
         let asked = bhs.flags() & ACKNOWLEDGE != 0;
         let Some(recovery) = task.recovery.as_deref_mut() else {
             if asked {
-                self.acknowledge_data(slot, bhs.lun(), bhs.target_transfer_tag());
+                self.acknowledge_data(slot, bhs.lun(), bhs.target_transfer_tag())?;
             }
             return Ok(());
         };
@@ -138,7 +138,7 @@ impl InitiatorSession {
         recovery.whole = None;
         let ending = recovery.ending.clone();
         if let Some((lun, transfer_tag)) = recovery.acknowledge.take() {
-            self.acknowledge_data(slot, lun, transfer_tag);
+            self.acknowledge_data(slot, lun, transfer_tag)?;
         }
         match ending {
             Some(ending) => self.finish(slot, ending),

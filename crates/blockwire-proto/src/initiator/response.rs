@@ -107,6 +107,8 @@ impl InitiatorSession {
             if ending.status == status::GOOD && !task.received.contains(0, task.received.total()) {
                 return Err(Fatal::violation("GOOD status with a hole in the data (RFC 7143 11.4.8)"));
             }
+            // what lies behind a hole is of no use: only the first bytes count as come
+            let missing = i64::from(task.read_len) - self.received_prefix(slot) as i64;
             // an overflow means that all of the buffer was filled (11.4.5.1): it does not excuse bytes that never came
             if missing > 0 || *reported >= 0 {
                 *reported = (*reported).max(missing);

@@ -29,7 +29,7 @@ impl InitiatorSession {
         self.params.error_recovery_level > 0
     }
 
-    fn queue_snack(&mut self, conn: ConnIndex, kind: u8, tag: u32, transfer_tag: u32, run: (u32, u32), lun: u64) {
+    fn snack(&mut self, conn: ConnIndex, kind: u8, tag: u32, transfer_tag: u32, run: (u32, u32), lun: u64) -> Bhs {
         let connection = self.connection(conn);
         let mut snack = Bhs::new(Opcode::Snack, FINAL | kind);
         snack.set_lun(lun);
@@ -38,13 +38,15 @@ impl InitiatorSession {
         snack.set_exp_stat_sn(connection.exp_stat_sn);
         snack.set_beg_run(run.0);
         snack.set_run_length(run.1);
+        snack
+    }
+
+    fn queue_snack(&mut self, conn: ConnIndex, kind: u8, tag: u32, transfer_tag: u32, run: (u32, u32), lun: u64) {
+        let snack = self.snack(conn, kind, tag, transfer_tag, run, lun);
+        let connection = self.connection(conn);
         connection.queue.push(snack, Payload::None, None, 0);
-        if kind == DATA_ACK {
-            self.recovered.data_acks += 1;
-        } else {
-            connection.snacked = true;
-            self.recovered.snacks += 1;
-        }
+        connection.snacked = true;
+        self.recovered.snacks += 1;
     }
 
     /// The record of a connection's losses.
@@ -156,12 +158,17 @@ impl InitiatorSession {
     }
 
     /// DataACK (11.16.2): everything of the task below `next` came. LUN and Target Transfer Tag are copies (11.16.5).
-    pub(super) fn acknowledge_data(&mut self, slot: Slot, lun: u64, transfer_tag: u32) {
+    ///
+    /// # Errors
+    /// The target asks for more than it reads.
+    pub(super) fn acknowledge_data(&mut self, slot: Slot, lun: u64, transfer_tag: u32) -> Result<(), Fatal> {
         let task = &mut self.tasks[slot];
         let (conn, next) = (task.conn, task.exp_data_sn);
         task.acknowledged_sn = next;
         task.acknowledged.clone_from(&task.received);
-        self.queue_snack(conn, DATA_ACK, RESERVED_TAG, transfer_tag, (next, 0), lun);
+        self.recovered.data_acks += 1;
+        let snack = self.snack(conn, DATA_ACK, RESERVED_TAG, transfer_tag, (next, 0), lun);
+        self.queue_answer(conn, snack, Payload::None)
     }
 
     /// A PDU with a wrong data digest: it is discarded, header and all, as far as its number does not help to ask for it
