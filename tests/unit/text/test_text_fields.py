@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from blockwire.discovery import TargetRecord, TargetRecordAddress, answer
-from blockwire.names import Portal
 from blockwire.negotiate import Parameters, Preferences
 from blockwire.text import TextDone, TextInitiator, TextTarget
 from blockwire.wire import TextRequest, TextResponse
 
 LUN = bytes.fromhex("0005000000000000")
-RECORDS = [TargetRecord(f"iqn.2024-01.com.example:disk{n}", (TargetRecordAddress(Portal("10.0.0.1"), 1),))
-           for n in range(40)]  # fmt: skip
+LISTING = [("TargetName", f"iqn.2024-01.com.example:disk{number}") for number in range(60)]
 
 
 def target() -> TextTarget:
     return TextTarget(
         Parameters(initiator_max_recv_data_segment_length=512),
-        lambda value: answer(value, "Discovery", "", RECORDS),
+        lambda value: LISTING,
         Preferences.of("target"),
     )
 
