@@ -215,9 +215,9 @@ _LOGIN_ROWS: dict[int, _Row] = {
 def login_error(status: int, message: str = "", **details: Any) -> LoginError:
     """The error for a login status (Status-Class << 8 | Status-Detail).
 
-    An unknown detail of a known class gives a plain :class:`LoginError`: the class alone says enough
-    for a simple initiator (RFC 7143 section 11.13.5).
+    An unknown detail of a known class gives a plain :class:`LoginError`, of class 1 a redirect for this time: the class
+    alone says enough for a simple initiator (RFC 7143 section 11.13.5).
     """
     row = _LOGIN_ROWS.get(status)
-    cls: type[LoginError] = row[0] if row else LoginError
+    cls: type[LoginError] = row[0] if row else RedirectError if status >> 8 == 1 else LoginError
     return cls(status >> 8, status & 0xFF, message, **details)

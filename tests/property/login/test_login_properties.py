@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockwire.auth import Account, InitiatorCredentials, Secret, TargetAuthentication
+from blockwire.auth import Account, InitiatorCredentials, OutstandingChallenges, Secret, TargetAuthentication
 from blockwire.errors import ConfigurationError, Error
 from blockwire.login import Admission, InitiatorLogin, LoginDone, LoginFailed, TargetLogin
 from blockwire.negotiate import KEYS, Function, Preferences
 from blockwire.negotiate.rules import broken_rules
-from blockwire.wire import LoginRequest, keys
+from blockwire.wire import LoginRequest, LoginResponse, keys
 from tests.unit.login.pair import INITIATOR, TARGET, Policy, counter, plan, run
 
 JOE = Account("joe", Secret(b"joes-secret-12"))
@@ -176,3 +177,48 @@ def test_a_target_gone_wild_never_breaks_the_initiator(chunks: list[bytes], posi
         if event is not None:
             assert isinstance(event, LoginFailed | LoginDone)
             return
+
+
+@st.composite
+def login_responses(draw: st.DrawFn) -> LoginResponse:
+    pairs = [(name, text.encode("utf-8", "replace").decode()) for name, text in draw(KEY_TEXT)]
+    proper = draw(st.sampled_from([
+        [], [("AuthMethod", "CHAP")], [("AuthMethod", "None")], [("CHAP_A", "5"), ("CHAP_I", "1"), ("CHAP_C", "0x" + "ab" * 16)],
+        [("CHAP_N", "disk"), ("CHAP_R", "0x" + "cd" * 16)], [("TargetPortalGroupTag", "1")],
+    ]))  # fmt: skip
+    return LoginResponse(
+        transit=draw(st.booleans()), continued=draw(st.sampled_from([False, False, False, True])),
+        csg=draw(st.sampled_from([0, 0, 1, 1, 2, 3])), nsg=draw(st.integers(0, 3)), isid=bytes(plan().isid),
+        tsih=draw(st.sampled_from([0, 1])), initiator_task_tag=0,
+        status_class=draw(st.sampled_from([0, 0, 0, 0, 1, 2, 3, 4])), status_detail=draw(st.integers(0, 12)),
+        data=keys.join_pairs([*proper, *(pairs if draw(st.booleans()) else [])])[:8000],
+    )  # fmt: skip
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(login_responses(), min_size=1, max_size=8),
+    st.sampled_from([None, InitiatorCredentials(JOE), InitiatorCredentials(JOE, DISK)]),
+)
+def test_random_login_responses_never_break_the_initiator(
+    responses: list[LoginResponse], credentials: InitiatorCredentials | None
+) -> None:
+    outstanding = OutstandingChallenges()
+    login = InitiatorLogin(plan(credentials=credentials), counter(), outstanding)
+    login.start(0.0)
+    stage = 0
+    for response in responses:
+        assert len(login.poll_transmit()) < 1 << 16
+        # Mostly in the stage that the login is in, so that it gets somewhere.
+        given_stage = replace(response, csg=stage) if response.csg < 2 else response
+        login.handle_bytes(given_stage.to_bytes(), 0.0)
+        event = login.poll_event()
+        if isinstance(event, LoginFailed):
+            assert isinstance(event.error, Error)
+        if isinstance(event, LoginDone):
+            # Nobody gets in who had to prove himself and did not.
+            assert credentials is None or credentials.target is None
+        if event is not None:
+            assert not outstanding
+            return
+        stage = 1 if response.transit and response.nsg == 1 else stage

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blockwire.errors import NegotiationError, ProtocolError
+from blockwire.errors import NegotiationError, ProtocolError, RedirectError
 from blockwire.login import InitiatorLogin, LoginFailed
 from blockwire.wire import LoginResponse, keys
 from tests.unit.login.pair import counter, plan
@@ -49,3 +49,11 @@ def test_a_key_that_is_answered_twice(again: str) -> None:
     )
     assert isinstance(failed.error, NegotiationError)
     assert failed.error.key == "MaxBurstLength"
+
+
+def test_a_redirect_of_an_unknown_kind_is_a_redirect() -> None:
+    # 11.13.5: the class alone is enough to go by.
+    failed = talk(response(0, 0, [("TargetAddress", "192.0.2.7:3260")], status_class=1, status_detail=9))
+    assert isinstance(failed.error, RedirectError)
+    assert failed.error.addresses == ("192.0.2.7:3260",)
+    assert not failed.error.permanent
