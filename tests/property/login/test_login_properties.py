@@ -183,7 +183,8 @@ def test_a_target_gone_wild_never_breaks_the_initiator(chunks: list[bytes], posi
 def login_responses(draw: st.DrawFn) -> LoginResponse:
     pairs = [(name, text.encode("utf-8", "replace").decode()) for name, text in draw(KEY_TEXT)]
     proper = draw(st.sampled_from([
-        [], [("AuthMethod", "CHAP")], [("AuthMethod", "None")], [("CHAP_A", "5"), ("CHAP_I", "1"), ("CHAP_C", "0x" + "ab" * 16)],
+        [], [("AuthMethod", "CHAP")], [("AuthMethod", "None")],
+        [("CHAP_A", "5"), ("CHAP_I", "1"), ("CHAP_C", "0x" + "ab" * 16)],
         [("CHAP_N", "disk"), ("CHAP_R", "0x" + "cd" * 16)], [("TargetPortalGroupTag", "1")],
     ]))  # fmt: skip
     return LoginResponse(
