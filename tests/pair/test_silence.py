@@ -46,9 +46,13 @@ def test_the_target_gives_up_a_dead_initiator() -> None:
             await pair.connect()
             pair.link.stall()
             began = pair.now
+            while not any(event.event == "connection-lost" for event in pair.events):  # noqa: ASYNC110
+                await asyncio.sleep(0.25)
+            seconds = pair.now - began
             while not any(event.event == "session-down" for event in pair.events):  # noqa: ASYNC110
                 await asyncio.sleep(0.25)
-            return pair.now - began
+            assert 22.0 <= pair.now - began - seconds <= 22.5  # Time2Wait and Time2Retain (13.16)
+            return seconds
 
         assert 4.0 <= pair.run(body()) <= 8.0
         assert pair.target.statistics()["sessions"] == 0

@@ -39,6 +39,8 @@ class LoggedIn:
     exp_stat_sn: int
     over_read: bytes
     options: Options
+    portal_group_tag: int | None = None
+    """TargetPortalGroupTag of the login (13.9; 0 is a tag like any other); None when the target named none."""
     home: Portal | None = None
     """Where the next login begins; another than before when the target moved for good."""
 
@@ -287,5 +289,6 @@ async def log_in(
         max_cmd_sn=result.max_cmd_sn, quirks=options.quirks,
     )  # fmt: skip
     return LoggedIn(
-        transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options, home
-    )
+        transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options,
+        result.portal_group_tag, home,
+    )  # fmt: skip

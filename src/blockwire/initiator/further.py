@@ -49,14 +49,16 @@ async def log_in_further(
     transport, portal, result, _ = await log_in_anywhere(runtime, leading.portal, plan, options, challenges)
     try:
         check_portal_group(result, portal, options)
-        tag = result.portal_group_tag
-        if tag is not None and spec.target_portal_group_tag and tag != spec.target_portal_group_tag:
-            # 4.4.1: a session does not span portal groups.
+        tag, leads = result.portal_group_tag, leading.portal_group_tag
+        if tag is not None and leads is not None and tag != leads:
+            # 4.4.1: a session does not span portal groups, and its name is made of the tag.
             raise errors.LoginError(
                 2, 8, f"{portal} belongs to another portal group than the session", code="login.portal-group",
-                whose="peer", evidence=f"TargetPortalGroupTag={tag}, expected {spec.target_portal_group_tag}",
+                whose="peer", evidence=f"TargetPortalGroupTag={tag}, expected {leads}",
             )  # fmt: skip
     except BaseException:
         transport.close()
         raise
-    return LoggedIn(transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options)
+    return LoggedIn(
+        transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options, leads
+    )

@@ -214,6 +214,8 @@ class Arrival:
             await found.end("reinstated")
             server.sessions.remove(found)
         refusal = server.sessions.refusal()
+        if refusal is not None and await server.make_room():
+            refusal = server.sessions.refusal()
         if refusal is not None:
             raise refusal
         tsih = server.sessions.new_tsih()

@@ -62,9 +62,13 @@ class Recovery:
         return self._parameters.error_recovery_level >= 2 and self._parameters.default_time2retain > 0
 
     @property
-    def seconds(self) -> float:
-        """How long what is frozen waits: Time2Wait, then Time2Retain (7.5)."""
-        return float(self._parameters.default_time2wait + self._parameters.default_time2retain)
+    def seconds(self) -> float | None:
+        """How long the state of a connection that is gone is kept: Time2Wait, then Time2Retain (7.5); None: not at all.
+
+        At every level: it is the session state timeout too (13.16), within which the session can be continued (6.3.6),
+        with its tasks at level 2 only."""
+        agreed = self._parameters
+        return float(agreed.default_time2wait + agreed.default_time2retain) if agreed.default_time2retain else None
 
     # ------------------------------------------------------------------ what the plane tells
     def lost(self, cid: int, reason: str, evidence: str) -> None:
@@ -74,15 +78,14 @@ class Recovery:
         if cid in self._closing or self._session_closing:
             self.closed(cid)  # its Logout Response may not have arrived; the logout is done all the same
             return
-        self.connections.lose(cid, self.seconds if self.keeps else None)
+        self.connections.lose(cid, self.seconds)
         others = sorted(self.connections.live)
-        if self.keeps:
-            if others:
-                wait, retain = self._parameters.default_time2wait, self._parameters.default_time2retain
-                message = async_messages.connection_drop(cid, wait, retain)
-                async_messages.send(self._plane, self._session, others[:1], message)  # appendix D.4.3
-        elif others:
+        if not self.keeps:
             self._ended_silently(cid)
+        elif others:
+            wait, retain = self._parameters.default_time2wait, self._parameters.default_time2retain
+            message = async_messages.connection_drop(cid, wait, retain)
+            async_messages.send(self._plane, self._session, others[:1], message)  # appendix D.4.3
         self._look(reason, evidence)
 
     def closed(self, cid: int) -> None:
@@ -91,7 +94,7 @@ class Recovery:
             return
         reason = self._closing.pop(cid, None)
         self.connections.closed(cid)
-        if reason is LogoutReason.REMOVE_FOR_RECOVERY and self.keeps:
+        if reason is LogoutReason.REMOVE_FOR_RECOVERY and self.keeps and self.seconds is not None:
             self.connections.keep(cid, self.seconds, logged_out=True)
         elif not self._session_closing and self.connections.live:
             self._ended_silently(cid)
@@ -122,8 +125,9 @@ class Recovery:
     async def _expired(self, left: Remains) -> None:
         """Time2Wait and Time2Retain are over (M1; 11.15.4)."""
         self.connections.forget(left)
-        await self._discard(left.cid)
-        self._look("timeout", f"nobody came back for connection {left.cid} within {self.seconds:g} s")
+        if self.keeps:
+            await self._discard(left.cid)
+        self._look("timeout", f"nobody came back for connection {left.cid} within {self.seconds or 0:g} s")
 
     # ------------------------------------------------------------------ frozen tasks
     async def _frozen(self, cid: int | None = None) -> list[TaskView]:
@@ -148,13 +152,16 @@ class Recovery:
     # ------------------------------------------------------------------ coming
     async def make_room(self, cid: int) -> None:
         """A new connection has this CID: an old one is logged out thereby (6.3.4)."""
+        left = self.connections.remains.get(cid)
         if cid in self.connections.live:
             await self._take(cid, ReleaseMode.FREEZE if self.keeps else ReleaseMode.TERMINATE)
             self.connections.lose(cid, self.seconds if self.keeps else None, logged_out=True)
             if not self.keeps:
                 self._attention(None)
-        elif cid in self.connections.remains:
+        elif left is not None and self.keeps and self.seconds is not None:
             self.connections.keep(cid, self.seconds, logged_out=True)
+        elif left is not None:
+            self.connections.forget(left)  # its tasks ended with it: nothing is left to be reassigned
 
     async def _take(self, cid: int, mode: ReleaseMode) -> None:
         self._leaving.add(cid)
@@ -193,7 +200,7 @@ class Recovery:
         if request.cid == cid:
             self._closing[cid] = reason
             return self._answer(request, LogoutResult.SUCCESS), Effects(close=True)
-        if reason is LogoutReason.REMOVE_FOR_RECOVERY:
+        if reason is LogoutReason.REMOVE_FOR_RECOVERY and self.seconds is not None:
             if request.cid in live:
                 await self._take(request.cid, ReleaseMode.FREEZE)
                 self.connections.lose(request.cid, self.seconds, logged_out=True)
@@ -208,7 +215,7 @@ class Recovery:
             self.connections.forget(left)
         if self._parameters.error_recovery_level >= 2:
             await self._discard(request.cid)
-        else:
+        elif left is None:
             self._attention(None)
         return self._answer(request, LogoutResult.SUCCESS), Effects()
 

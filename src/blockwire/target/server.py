@@ -301,6 +301,15 @@ class TargetServer:
                 with contextlib.suppress(errors.Error):  # it ends
                     await session.set_rate(bytes_per_second)
 
+    async def make_room(self) -> bool:
+        """Ends the oldest session that only waits for its initiator; False when there is none. What is kept for those
+        who may come back keeps nobody else out."""
+        for session in self.sessions:
+            if isinstance(session, TargetSession) and session.waits:
+                await session.end("evicted", "the target has as many sessions as it may have")
+                return True
+        return False
+
     def statistics(self) -> dict[str, Any]:
         """Counters of the control plane, and those of the data plane under ``plane``."""
         sessions = list(self.sessions)
@@ -344,6 +353,8 @@ class TargetServer:
         self.observe(TargetEvent("draining", {"sessions": len(normal), "seconds": seconds}))
         if seconds <= 0:
             return
+        # nobody is there to be asked
+        await asyncio.gather(*(session.end("shutdown") for session in normal if session.waits))
         for session in normal:
             session.ask_logout(seconds)
         try:

@@ -31,6 +31,7 @@ from blockwire.negotiate.parameters import Parameters
 from blockwire.net.runtime import Runtime
 from blockwire.scsi.commands import describe
 from blockwire.scsi.sense import SenseCode
+from blockwire.session import SessionState
 from blockwire.target import async_messages
 from blockwire.target.commands import absent, table
 from blockwire.target.commands.call import Call, TargetView
@@ -165,6 +166,12 @@ class TargetSession:
     def connections(self) -> Mapping[int, Connection]:
         """Connections in the full feature phase, by CID."""
         return self.recovery.connections.live
+
+    @property
+    def waits(self) -> bool:
+        """It has no connection, and waits for its initiator to continue it (6.3.6)."""
+        table = self.recovery.connections
+        return table.session is SessionState.FAILED and not (self._ending or table.live or table.joining)
 
     @property
     def ending(self) -> bool:

@@ -132,28 +132,22 @@ def test_the_same_cid_reinstates_its_connection(run: Run, level: int, mode: api.
         # The new one is a connection like any other: its loss is no old news.
         await joined.lose(1)
         await joined.bench.settle()
-        assert joined.alive is (level == 2)
+        assert len(joined.bench.told("connection-lost")) == 1
+        assert joined.alive
 
     scenario(run, body, level=level)
 
 
 # ---------------------------------------------------------------------- losing
-@pytest.mark.parametrize("level", [0, 1])
-def test_below_level_2_the_last_connection_takes_the_session_along(run: Run, level: int) -> None:
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_session_waits_for_its_initiator(run: Run, level: int) -> None:
+    # 6.3.5, 13.16: Time2Retain is the session state timeout, at every level
     async def body(joined: Joined) -> None:
         await joined.join(2)
         await joined.lose(1)
         assert joined.alive
         await joined.lose(2)
         await joined.bench.settle()
-        assert not joined.alive
-
-    scenario(run, body, level=level)
-
-
-def test_at_level_2_a_session_waits_for_its_initiator(run: Run) -> None:
-    async def body(joined: Joined) -> None:
-        await joined.lose(1)
         assert joined.alive
         await asyncio.sleep(1.2)
         await joined.bench.settle()
@@ -161,7 +155,41 @@ def test_at_level_2_a_session_waits_for_its_initiator(run: Run) -> None:
         (down,) = joined.bench.told("session-down")
         assert down.details["reason"] == "timeout"
 
-    scenario(run, body, retain=1)
+    scenario(run, body, level=level, retain=1)
+
+
+@pytest.mark.parametrize("cid", [1, 7])
+@pytest.mark.parametrize("level", [0, 1])
+def test_below_level_2_a_session_is_continued_without_its_tasks(run: Run, level: int, cid: int) -> None:
+    # 6.3.4, 6.3.6: a connection takes the place of the lost one, or one with a new CID does
+    async def body(joined: Joined) -> None:
+        assert isinstance(await joined.bench.command(joined.session, bytes(6)), api.Status)
+        assert joined.bench.gate(joined.session) == {api.Gate.PASS}
+        await joined.lose(1)
+        assert await joined.join(cid) == 0
+        assert sorted(joined.bench.plane.connections) == [(joined.session, cid)]
+        # 11.14.5: its tasks ended without an answer
+        answer = await joined.bench.command(joined.session, bytes(6))
+        assert isinstance(answer, api.Status)
+        assert (answer.sense[12], answer.sense[13]) == (0x47, 0x7F)
+        await asyncio.sleep(1.2)
+        assert joined.alive
+        assert joined.calls("abort") == []
+
+    scenario(run, body, level=level, retain=1)
+
+
+def test_a_lost_connection_can_be_logged_out_below_level_2(run: Run) -> None:
+    # 7.14 b
+    async def body(joined: Joined) -> None:
+        await joined.join(2)
+        await joined.lose(1)
+        response, _ = await joined.log_out(LogoutReason.CLOSE_CONNECTION, 1, on=2)
+        assert response.response == 0
+        response, _ = await joined.log_out(LogoutReason.CLOSE_CONNECTION, 1, on=2)
+        assert response.response == 1
+
+    scenario(run, body, level=1)
 
 
 def test_without_time2retain_it_does_not(run: Run) -> None:

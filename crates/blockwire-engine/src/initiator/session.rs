@@ -87,6 +87,8 @@ pub(super) struct State {
     /// The receive buffer; whoever has the baton takes it.
     pub buffer: Option<Box<[u8]>>,
     pub closed: bool,
+    /// Connections that ended.
+    pub losses: u64,
     /// A load run is on; how many there were.
     pub loading: bool,
     pub load_runs: u64,
@@ -147,6 +149,7 @@ impl InitiatorSession {
             poll: PollMemory::default(),
             buffer: None,
             closed: false,
+            losses: 0,
             loading: false,
             load_runs: 0,
         };
@@ -240,6 +243,7 @@ impl InitiatorSession {
             if mode == ReleaseMode::Terminate {
                 state.side.proto.end_frozen(Some(cid));
                 state.side.drain();
+                state.flush(self.clock.now());
                 self.tell(&mut state);
                 left = 0;
             }
@@ -278,6 +282,7 @@ impl InitiatorSession {
         let freeze = mode == ReleaseMode::Freeze;
         released.frozen_tasks = if freeze { state.side.proto.tasks_on(conn) } else { 0 };
         state.fail(conn, Loss::Released { freeze });
+        state.flush(self.clock.now());
         self.tell(&mut state);
         Ok((fd, released))
     }
@@ -328,11 +333,16 @@ impl State {
         if self.bucket.is_some() {
             return self.flush_by_rate(now);
         }
-        let mut left = false;
-        for conn in 0..self.links.len() {
-            left |= self.flush_link(conn, now);
+        loop {
+            let (mut left, losses) = (false, self.losses);
+            for conn in 0..self.links.len() {
+                left |= self.flush_link(conn, now);
+            }
+            // the end of one leaves something to be said on the others
+            if losses == self.losses {
+                return left;
+            }
         }
-        left
     }
 
     fn flush_link(&mut self, conn: ConnIndex, now: Nanos) -> bool {
@@ -481,6 +491,7 @@ impl State {
                 (code, fatal.what.to_owned(), 0)
             }
         };
+        self.losses += 1;
         self.side.proto.lose_connection(conn, freeze);
         if !code.is_empty() {
             let frozen_tasks = if freeze { self.side.proto.frozen(Some(cid)).len() as u32 } else { 0 };

@@ -3,6 +3,7 @@
 use blockwire_wire::bhs::FINAL;
 use blockwire_wire::{Bhs, Opcode, RESERVED_TAG, serial};
 
+use super::connection::Connection;
 use super::recovery::{MOST_TRIES, Probe};
 use super::session::InitiatorSession;
 use super::task::{Kind, Outcome, Purpose, State};
@@ -51,6 +52,18 @@ impl InitiatorSession {
             };
             self.recovered.plugged += 1;
             self.connection(conn).queue.push(bhs, Payload::None, Some(slot), 0);
+        }
+    }
+
+    /// Requests ended with their connection, and the target may wait for numbers of theirs before it does what came after: asks
+    /// it at once, on a connection that is left. The answer fills the gaps (`on_probe`).
+    pub(super) fn look_for_holes(&mut self) {
+        if self.holes.is_empty() {
+            return;
+        }
+        let usable = |c: &Option<Connection>| c.as_ref().is_some_and(|c| !c.logging_out);
+        if let Some(conn) = self.connections.iter().position(usable) {
+            self.probe(conn);
         }
     }
 

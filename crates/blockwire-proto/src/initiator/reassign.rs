@@ -91,6 +91,7 @@ impl InitiatorSession {
                 self.end(slot, Outcome::ConnectionLost);
             }
         } else {
+            self.look_for_holes();
             self.release_waiting();
         }
     }
@@ -196,6 +197,7 @@ impl InitiatorSession {
         for slot in self.tasks.slots(|t| t.state == State::Frozen && cid.is_none_or(|cid| t.cid == cid)) {
             self.end(slot, Outcome::ConnectionLost);
         }
+        self.look_for_holes();
     }
 
     /// Ends a task whose reassignment was refused.

@@ -479,3 +479,33 @@ fn a_logout_tells_the_exp_stat_sn_of_the_connection_that_it_closes() {
     // the session's logout closes the one that carries it, too
     assert_eq!(exp_stat_sn_of_logout(0, false), SECOND);
 }
+
+/// Numbers that were lost with a connection hold up what the target got on the others: it is asked at once, not when they
+/// have been silent for long.
+#[test]
+fn gaps_that_a_lost_connection_leaves_are_looked_for_at_once() {
+    let mut rig = Rig::new(SessionParams { error_recovery_level: 0, ..params() }, connection(1, 8192));
+    rig.session.set_recovery_timeout(TIMEOUT);
+    rig.session.add_connection(connection(2, 1024), SECOND, 0);
+    rig.read(512);
+    rig.read(512);
+    let (first, second) = (rig.sent(0), rig.sent(1));
+    let lost = word(&split(&first)[0].0, 24);
+    assert_eq!(split(&second).len(), 1);
+    rig.session.lose_connection(0, false);
+    assert_eq!(rig.ended(), Some(Outcome::ConnectionLost));
+    let ping = split(&rig.sent(1));
+    assert_eq!((ping.len(), ping[0].0[0]), (1, 0x40), "an immediate NOP-Out");
+    let itt = word(&ping[0].0, 16);
+    // the target waits for the first number
+    rig.deliver(1, &pdu(0x20, 0x80, [0, 0], itt, [0xffff_ffff, SECOND, lost, MAX, 0, 0, 0], &[])).expect("fine");
+    let plug = split(&rig.sent(1));
+    assert_eq!((plug.len(), plug[0].0[0], word(&plug[0].0, 24)), (1, 0x00, lost), "a NOP-Out with the number that is missing");
+}
+
+#[test]
+fn without_a_gap_nothing_is_asked() {
+    let mut rig = two();
+    rig.session.lose_connection(0, false);
+    assert!(rig.sent(1).is_empty());
+}

@@ -109,9 +109,11 @@ fn a_number_that_died_with_its_connection_is_filled_in() {
     assert_eq!(word(&split(&rig.sent(0))[0].0, 24), 0x10);
     rig.session.lose_connection(0, true);
     assert_eq!(rig.session.poll_event(), Some(Event::ControlLost { context: 5 }));
-    // a later command on the other connection waits at the target
+    // a later command on the other connection waits at the target, which is asked what it lacks
     rig.command(&[0; 6], 0, 0);
-    let waits = tag(&rig.sent(1), 0);
+    let out = rig.sent(1);
+    assert_eq!(split(&out).iter().map(|pdu| pdu.0[0]).collect::<Vec<_>>(), [0x40, 0x01]);
+    let (ping, waits) = (tag(&out, 0), tag(&out, 1));
     rig.session.submit_control(Some(1), &logout(2, 1), &[], 6).unwrap();
     let request = tag(&rig.sent(1), 0);
     rig.deliver(1, &pdu(0x26, 0x80, [0, 0], request, [0, SECOND, 0x10, MAX, 0, 0, 0], &[])).unwrap();
@@ -122,5 +124,6 @@ fn a_number_that_died_with_its_connection_is_filled_in() {
     rig.deliver(1, &pdu(0x20, 0x80, [0, 0], nop, [0xffff_ffff, SECOND + 1, 0x12, MAX, 0, 0, 0], &[])).unwrap();
     rig.deliver(1, &status(waits, SECOND + 2, 0x12, 0)).unwrap();
     assert_eq!(rig.ended(), good(0));
+    rig.deliver(1, &pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, SECOND + 3, 0x12, MAX, 0, 0, 0], &[])).unwrap();
     assert_eq!(rig.session.unfinished(), 0);
 }
