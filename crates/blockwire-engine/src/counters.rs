@@ -47,4 +47,6 @@ counters! {
     other_commands,
     digest_errors,
     protocol_violations,
+    /// Panics that a worker outlived.
+    breakdowns,
 }

@@ -154,6 +154,12 @@ pub enum Event {
         session: SessionId,
         cid: u16,
     },
+    /// The worker of a session broke down: all its connections are cut, and the plane knows nothing of it any more.
+    SessionLost {
+        session: SessionId,
+        code: &'static str,
+        evidence: String,
+    },
     DigestFailure {
         session: SessionId,
         cid: u16,

@@ -8,6 +8,7 @@ pub mod calls;
 pub mod clock;
 pub mod core;
 pub mod counters;
+pub mod ending;
 pub mod events;
 pub mod initiator;
 pub mod mailbox;

@@ -20,6 +20,8 @@ pub struct Mailbox {
     completions: Mutex<Vec<(u64, Outcome)>>,
     /// The descriptor is signalled and the worker has not looked yet.
     signalled: AtomicBool,
+    /// Nobody will look any more.
+    closed: AtomicBool,
     wake: EventFd,
 }
 
@@ -37,17 +39,42 @@ impl Mailbox {
             jobs: Mutex::default(),
             completions: Mutex::new(Vec::with_capacity(1024)),
             signalled: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             wake: EventFd::new()?,
         })
     }
 
-    /// Has `job` run on the worker's thread, after all that were posted before it.
+    /// Has `job` run on the worker's thread, after all that were posted before it. One that nobody will run is dropped, and
+    /// what it was to end fails thereby (`Ending`).
     pub fn post(&self, job: Job) {
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push_back(job);
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed() {
+            drop(jobs);
+            drop(job);
+            return;
+        }
+        jobs.push_back(job);
+        drop(jobs);
         self.signal();
     }
 
-    fn signal(&self) {
+    /// The worker is gone for good: what waits is dropped, and so is what comes.
+    pub fn close(&self) {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.closed.store(true, Ordering::Release);
+        let left = std::mem::take(&mut *jobs);
+        drop(jobs);
+        drop(left);
+    }
+
+    /// Whether the worker is gone for good.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Has the worker look, whether or not something was posted.
+    pub fn signal(&self) {
         if !self.signalled.swap(true, Ordering::AcqRel) {
             self.wake.signal();
         }

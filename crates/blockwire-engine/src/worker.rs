@@ -1,6 +1,8 @@
 //! One reactor: a thread (or a stepped driver) that owns sessions and drives them.
 
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,8 @@ pub struct Worker {
     ready: Vec<Ready>,
     completions: Vec<(u64, Outcome)>,
     stopping: bool,
+    /// It could not be put in order after a panic.
+    wrecked: bool,
 }
 
 impl Worker {
@@ -45,6 +49,7 @@ impl Worker {
             ready: Vec::with_capacity(256),
             completions: Vec::with_capacity(1024),
             stopping: false,
+            wrecked: false,
         })
     }
 
@@ -56,28 +61,58 @@ impl Worker {
     /// Runs until `stop`.
     pub fn run(&mut self) {
         let mut busy = false;
-        while !self.stopping {
-            let timeout = if busy { 0 } else { self.timeout_ms() };
-            self.ready.clear();
-            if let Some(epoll) = &self.core.epoll {
-                self.core.counters.wait_calls += 1;
-                if epoll.wait(&mut self.ready, timeout).is_err() {
-                    break;
+        while !self.stopping && !self.wrecked {
+            match catch_unwind(AssertUnwindSafe(|| self.wait_and_turn(busy))) {
+                Ok(Ok(more)) => busy = more,
+                Ok(Err(_)) => break,
+                Err(panic) => {
+                    self.broke_down(&*panic);
+                    busy = true;
                 }
             }
-            self.core.now = self.core.clock.now();
-            let ready = std::mem::take(&mut self.ready);
-            for event in &ready {
-                match key::role(event.key) {
-                    key::TARGET => self.target.ready(&mut self.core, key::number(event.key), *event),
-                    key::INITIATOR => self.initiators.ready(&mut self.core, key::number(event.key), *event),
-                    _ => {}
-                }
-            }
-            self.ready = ready;
-            busy = self.turn();
         }
-        self.shut_down();
+        if self.wrecked {
+            self.core.mailbox.close();
+        } else {
+            self.shut_down();
+        }
+    }
+
+    /// One look at the descriptors, and a turn.
+    fn wait_and_turn(&mut self, busy: bool) -> io::Result<bool> {
+        let timeout = if busy { 0 } else { self.timeout_ms() };
+        self.ready.clear();
+        if let Some(epoll) = &self.core.epoll {
+            self.core.counters.wait_calls += 1;
+            epoll.wait(&mut self.ready, timeout)?;
+        }
+        self.core.now = self.core.clock.now();
+        let ready = std::mem::take(&mut self.ready);
+        for event in &ready {
+            match key::role(event.key) {
+                key::TARGET => self.target.ready(&mut self.core, key::number(event.key), *event),
+                key::INITIATOR => self.initiators.ready(&mut self.core, key::number(event.key), *event),
+                _ => {}
+            }
+        }
+        self.ready = ready;
+        Ok(self.turn())
+    }
+
+    /// A turn panicked: which state it left half done is not known, so every session of this worker ends, with an event that
+    /// says so, and the worker goes on with nothing. Other workers notice nothing. Operations fail as their `Ending` is dropped.
+    fn broke_down(&mut self, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let what = format!("worker {} panicked: {}", self.core.index, text.unwrap_or("without a word"));
+        self.core.counters.breakdowns += 1;
+        let put_in_order = catch_unwind(AssertUnwindSafe(|| {
+            self.target.break_down(&mut self.core, &what);
+            self.initiators.break_down(&mut self.core, &what);
+        }));
+        self.wrecked = put_in_order.is_err();
+        // jobs that came behind the one that panicked still wait
+        self.core.mailbox.signal();
     }
 
     /// Cuts every connection.
@@ -89,6 +124,10 @@ impl Worker {
     /// Lets go of everything. Store operations that are still out name memory of this worker: they get a while to end, and
     /// when one does not, the memory stays for good rather than be taken from under it.
     pub fn end(mut self: Box<Self>) {
+        if self.wrecked {
+            std::mem::forget(self);
+            return;
+        }
         let started = Instant::now();
         while self.target.operations_out() > 0 && started.elapsed() < LAST_OPERATIONS {
             let _ = socket::poll(self.core.mailbox.fd(), true, false, 10); // a failing poll only ends the pause
@@ -142,6 +181,16 @@ impl Worker {
     /// One turn of the stepped driver at the clock's time; memory transports are asked for input. True when something
     /// was done or is left to do.
     pub fn step(&mut self) -> bool {
+        if self.wrecked {
+            return false;
+        }
+        catch_unwind(AssertUnwindSafe(|| self.step_once())).unwrap_or_else(|panic| {
+            self.broke_down(&*panic);
+            true
+        })
+    }
+
+    fn step_once(&mut self) -> bool {
         self.core.now = self.core.clock.now();
         let moved = self.target.poll_memory(&mut self.core) | self.initiators.poll_memory(&mut self.core);
         let had_mail = self.core.mailbox.pending();

@@ -151,6 +151,9 @@ pub fn object<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyAny>
             api::make(py, "ConnectionLost", (*session, *cid, *code, evidence.as_str(), *errno, *frozen_tasks))
         }
         Event::ConnectionClosed { session, cid } => api::make(py, "ConnectionClosed", (*session, *cid)),
+        Event::SessionLost { session, code, evidence } => {
+            api::make(py, "SessionLost", (*session, *code, evidence.as_str()))
+        }
         Event::DigestFailure { session, cid, header_digest, header } => {
             let kind = if *header_digest { "header" } else { "data" };
             api::make(py, "DigestFailure", (*session, *cid, kind, PyBytes::new(py, header)))

@@ -107,6 +107,18 @@ class ConnectionClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionLost:
+    """What ran a session in the plane broke down: its connections are cut, its requests ended, and the plane does not
+    know it any more. Sessions elsewhere go on, and new ones can be made."""
+
+    session: SessionId
+    code: str
+    """`worker-panic`."""
+    evidence: str = ""
+    """What the panic said."""
+
+
+@dataclass(frozen=True, slots=True)
 class DigestFailure:
     """A digest of a received PDU was wrong (RFC 7143 7.7, 7.8)."""
 
@@ -152,6 +164,6 @@ class AckNeeded:
 
 
 Event: TypeAlias = (
-    OpDone | CommandForControl | ControlPdu | TaskDone | ConnectionLost | ConnectionClosed | DigestFailure
-    | ProtocolViolation | StoreFault | StoreChanged | AckNeeded
+    OpDone | CommandForControl | ControlPdu | TaskDone | ConnectionLost | ConnectionClosed | SessionLost
+    | DigestFailure | ProtocolViolation | StoreFault | StoreChanged | AckNeeded
 )  # fmt: skip

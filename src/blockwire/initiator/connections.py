@@ -303,6 +303,12 @@ class Connections:
         self._start()
         return True
 
+    def wrecked(self) -> None:
+        """The plane knows nothing of the session any more: nothing of it can be recovered."""
+        self.live.clear()
+        self.lost.clear()
+        self._settled.set()
+
     def on_closed(self, cid: int) -> bool:
         """The plane closed a connection as it was asked to. False when nobody here asked."""
         return cid in self._leaving or cid not in self.live

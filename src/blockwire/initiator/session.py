@@ -314,6 +314,10 @@ class Session:
             if not self.connections.on_lost(event.cid, code):
                 self.lost(code)
             self.loss = code  # also when a request told of the loss first
+        elif kind == "SessionLost":
+            self.loss = f"{event.code} {event.evidence}".strip()
+            self.connections.wrecked()
+            self.lost(self.loss)
         elif kind == "ConnectionClosed":
             if not self.connections.on_closed(event.cid) and not self.connections.on_lost(event.cid, "closed"):
                 self.lost("closed")

@@ -268,6 +268,8 @@ class TargetSession:
                 self.recovery.lost(event.cid, event.code, event.evidence)
                 if self.connections or self.recovery.connections.remains:
                     self._tell("connection-lost", cid=event.cid, reason=event.code, evidence=event.evidence)
+            case "SessionLost":
+                self._empty(event.code, event.evidence)
             case "ConnectionClosed":
                 self._texts.pop(event.cid, None)
                 self.recovery.closed(event.cid)

@@ -1,5 +1,6 @@
 //! What a worker does for initiator sessions: reading when no caller does, timers, sends that were cut short.
 
+use std::mem;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,9 +11,10 @@ use super::session::{InitiatorSession, Loss, State};
 use crate::calls::{Handoff, ReleaseMode};
 use crate::clock::Nanos;
 use crate::core::{Core, PlaneOptions, key};
-use crate::events::{Failure, Released};
+use crate::events::{Event, Failure, Released};
 use crate::receive::{ReceiveContext, Received, receive};
 use crate::sys::epoll::{Interest, Ready};
+use crate::target::WORKER_PANIC;
 
 /// The sockets come back when the session was not used for one of these, at the least.
 const IDLE: Nanos = 4_000_000;
@@ -230,6 +232,18 @@ impl Background {
             self.refresh(core, at as u32);
         }
         moved
+    }
+
+    /// After a panic: every session of this worker ends, and its requests with `session.lost`.
+    pub fn break_down(&mut self, core: &mut Core, what: &str) {
+        for entry in mem::take(&mut self.entries).into_iter().flatten() {
+            let session = entry.session.id();
+            core.events.push(Event::SessionLost { session, code: WORKER_PANIC, evidence: what.to_owned() });
+            entry.session.attached.store(false, Ordering::Release);
+            entry.session.close();
+        }
+        self.numbers.clear();
+        self.next = None;
     }
 
     /// Cuts everything.

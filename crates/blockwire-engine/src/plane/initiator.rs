@@ -26,7 +26,9 @@ impl Plane {
     /// `plane.closed` or `plane.forked`.
     pub fn create_initiator_session(&self, spec: SessionSpec) -> Result<SessionId, Failure> {
         self.check()?;
-        let id = self.id();
+        // the number says where it lives: not on a worker that is gone, if there is another
+        let alive = |id: &u64| !self.seats[(*id as usize) % self.seats.len()].mailbox.is_closed();
+        let id = (0..self.seats.len()).map(|_| self.id()).find(alive).unwrap_or_else(|| self.id());
         let worker = (id as usize) % self.seats.len();
         let mailbox = Arc::clone(&self.seats[worker].mailbox);
         let session =

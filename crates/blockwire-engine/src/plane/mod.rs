@@ -3,6 +3,8 @@
 mod initiator;
 mod store_calls;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use store_calls::{StoreCall, StoreRequest};
 pub use target::LunRequest;
@@ -19,6 +21,7 @@ use crate::calls::Numbers;
 use crate::clock::{Clock, Nanos};
 use crate::core::PlaneOptions;
 use crate::counters::Counters;
+use crate::ending::Ending;
 use crate::events::{EventQueue, Failure, OpId, SessionId, StoreId};
 use crate::initiator::InitiatorSession;
 use crate::mailbox::{Job, Mailbox};
@@ -158,14 +161,14 @@ impl Plane {
         F: FnOnce(&mut Worker) -> Result<crate::events::OpResult, Failure> + Send + 'static,
     {
         let op = self.id();
-        self.post(
-            worker,
-            Box::new(move |worker| {
-                let result = job(worker);
-                worker.core.events.done(op, result);
-            }),
-        );
+        let ending = self.ending(op);
+        self.post(worker, Box::new(move |worker| ending.done(job(worker))));
         op
+    }
+
+    /// The end of an operation that a worker tells.
+    fn ending(&self, op: OpId) -> Ending {
+        Ending::new(Arc::clone(&self.events), op)
     }
 
     fn failed_op(&self, failure: Failure) -> OpId {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use blockwire_store::{CompletionSink, ErrorKind, FilterSpec, IoVecs, Op, OpenOptions, Outcome, StoreError, Submitted};
 
 use super::{Plane, locked, unknown};
+use crate::ending::Ending;
 use crate::events::{Event, EventQueue, Failure, OpId, OpResult, StoreId, StoreInfo};
 use crate::stores::StoreHandle;
 
@@ -81,6 +82,7 @@ struct Pending {
     buffer: Vec<u8>,
     read: bool,
     resized: Option<(StoreId, u64)>,
+    ending: Ending,
 }
 
 impl Pending {
@@ -91,16 +93,16 @@ impl Pending {
 }
 
 impl CallSink {
-    fn finish(&self, op: OpId, pending: Pending, outcome: Outcome) {
+    fn finish(&self, pending: Pending, outcome: Outcome) {
         match outcome {
             Ok(()) => {
                 if let Some((store, size)) = pending.resized {
                     self.events.push(Event::StoreChanged { store, size });
                 }
                 let result = if pending.read { OpResult::Bytes(pending.buffer) } else { OpResult::None };
-                self.events.done(op, Ok(result));
+                pending.ending.done(Ok(result));
             }
-            Err(error) => self.events.done(op, Err(store_failure(&error))),
+            Err(error) => pending.ending.done(Err(store_failure(&error))),
         }
     }
 }
@@ -110,7 +112,7 @@ impl CompletionSink for CallSink {
         for (op, outcome) in batch {
             let pending = locked(&self.pending).remove(op);
             if let Some(pending) = pending {
-                self.finish(*op, pending, outcome.clone());
+                self.finish(pending, outcome.clone());
             }
         }
     }
@@ -158,7 +160,7 @@ impl Plane {
             self.events.done(op, Ok(OpResult::None));
             return op;
         }
-        let left = Arc::new(std::sync::atomic::AtomicUsize::new(last));
+        let left = Arc::new(Mutex::new((last, Some(self.ending(op)))));
         for worker in workers {
             let left = Arc::clone(&left);
             let handle = handle.clone();
@@ -167,8 +169,12 @@ impl Plane {
                 Box::new(move |worker| {
                     worker.target.store_closing(&mut worker.core, handle.id);
                     drop(handle);
-                    if left.fetch_sub(1, std::sync::atomic::Ordering::AcqRel) == 1 {
-                        worker.core.events.done(op, Ok(OpResult::None));
+                    let mut left = locked(&left);
+                    left.0 -= 1;
+                    if left.0 == 0
+                        && let Some(ending) = left.1.take()
+                    {
+                        ending.done(Ok(OpResult::None));
                     }
                 }),
             );
@@ -191,6 +197,7 @@ impl Plane {
             return op;
         }
         let op = self.id();
+        let ending = self.ending(op);
         let worker = handle.workers().next().unwrap_or(0).min(self.seats.len() - 1);
         self.post(
             worker,
@@ -207,15 +214,15 @@ impl Plane {
                 if let Some((offset, length)) = changed {
                     worker.target.about_to_change(&mut worker.core, handle.id, offset, length);
                 }
-                start(op, &handle, call, Arc::clone(&worker.core.events));
+                start(op, ending, &handle, call, Arc::clone(&worker.core.events));
             }),
         );
         op
     }
 }
 
-fn start(op: OpId, handle: &StoreHandle, call: StoreCall, events: Arc<EventQueue>) {
-    let mut pending = Pending { buffer: Vec::new(), read: false, resized: None };
+fn start(op: OpId, ending: Ending, handle: &StoreHandle, call: StoreCall, events: Arc<EventQueue>) {
+    let mut pending = Pending { buffer: Vec::new(), read: false, resized: None, ending };
     let sink = Arc::new(CallSink { events, pending: Mutex::default() });
     let request = match call {
         StoreCall::Geometry => return,

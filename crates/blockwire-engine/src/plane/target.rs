@@ -1,7 +1,6 @@
 //! Calls for sessions of the target's role, and those that both roles share.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use blockwire_wire::bhs::BHS_LEN;
@@ -62,10 +61,11 @@ impl Plane {
             }
         }
         let total: usize = load.iter().sum();
+        let alive = |worker: usize| !self.seats[worker].mailbox.is_closed();
         let home = (0..workers).max_by_key(|&i| same[i]).filter(|&i| same[i] > 0);
         match home {
-            Some(home) if load[home] * workers <= total * 2 + 8 => home,
-            _ => (0..workers).min_by_key(|&i| load[i]).unwrap_or(0),
+            Some(home) if load[home] * workers <= total * 2 + 8 && alive(home) => home,
+            _ => (0..workers).filter(|&i| alive(i)).min_by_key(|&i| load[i]).unwrap_or(0),
         }
     }
 
@@ -186,9 +186,10 @@ impl Plane {
         let others: Vec<usize> = mapping.store.workers().filter(|&w| w != worker && w < self.seats.len()).collect();
         let id = mapping.store.id;
         let op = self.id();
+        let ending = self.ending(op);
         let map: Job = Box::new(move |worker| {
             let result = worker.target.map_lun(&mut worker.core, session, lun, mapping);
-            worker.core.events.done(op, result.map(|()| OpResult::None));
+            ending.done(result.map(|()| OpResult::None));
         });
         if others.is_empty() {
             self.post(worker, map);
@@ -236,7 +237,8 @@ impl Plane {
             self.events.done(op, Ok(OpResult::None));
             return op;
         }
-        let left = Arc::new(AtomicUsize::new(by_worker.len()));
+        // told by the last; when one breaks down, by the drop of what all of them hold
+        let left = Arc::new(Mutex::new((by_worker.len(), Some(self.ending(op)))));
         for (worker, nexuses) in by_worker {
             let gates = gates.to_vec();
             let left = Arc::clone(&left);
@@ -244,8 +246,12 @@ impl Plane {
                 worker,
                 Box::new(move |worker| {
                     worker.target.set_gate(&mut worker.core, &nexuses, &gates);
-                    if left.fetch_sub(1, Ordering::AcqRel) == 1 {
-                        worker.core.events.done(op, Ok(OpResult::None));
+                    let mut left = locked(&left);
+                    left.0 -= 1;
+                    if left.0 == 0
+                        && let Some(ending) = left.1.take()
+                    {
+                        ending.done(Ok(OpResult::None));
                     }
                 }),
             );
@@ -271,11 +277,11 @@ impl Plane {
             self.events.done(op, Ok(OpResult::Aborted(AbortReport { complete: true, ..AbortReport::default() })));
             return op;
         }
-        let merged = Arc::new(Mutex::new((workers.len(), AbortReport { complete: true, ..AbortReport::default() })));
+        let report = AbortReport { complete: true, ..AbortReport::default() };
+        let merged = Arc::new(Mutex::new((workers.len(), report, Some(self.ending(op)))));
         for worker in workers {
             let scope = scope.clone();
             let merged = Arc::clone(&merged);
-            let events = Arc::clone(&self.events);
             let done = Box::new(move |report: AbortReport| {
                 let mut merged = locked(&merged);
                 merged.0 -= 1;
@@ -283,8 +289,10 @@ impl Plane {
                 merged.1.found |= report.found;
                 merged.1.complete &= report.complete;
                 merged.1.already_responded |= report.already_responded;
-                if merged.0 == 0 {
-                    events.done(op, Ok(OpResult::Aborted(std::mem::take(&mut merged.1))));
+                if merged.0 == 0
+                    && let Some(ending) = merged.2.take()
+                {
+                    ending.done(Ok(OpResult::Aborted(std::mem::take(&mut merged.1))));
                 }
             });
             self.post(worker, Box::new(move |worker| worker.target.abort(&mut worker.core, scope, done)));
@@ -315,7 +323,7 @@ impl Plane {
             self.events.done(op, Ok(OpResult::Tasks(Vec::new())));
             return op;
         }
-        let merged = Arc::new(Mutex::new((workers.len(), Vec::new())));
+        let merged = Arc::new(Mutex::new((workers.len(), Vec::new(), Some(self.ending(op)))));
         for worker in workers {
             let scope = scope.clone();
             let merged = Arc::clone(&merged);
@@ -326,8 +334,10 @@ impl Plane {
                     let mut merged = locked(&merged);
                     merged.0 -= 1;
                     merged.1.extend(found);
-                    if merged.0 == 0 {
-                        worker.core.events.done(op, Ok(OpResult::Tasks(std::mem::take(&mut merged.1))));
+                    if merged.0 == 0
+                        && let Some(ending) = merged.2.take()
+                    {
+                        ending.done(Ok(OpResult::Tasks(std::mem::take(&mut merged.1))));
                     }
                 }),
             );

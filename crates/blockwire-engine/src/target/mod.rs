@@ -7,6 +7,7 @@
 //! checks), `read`, `step` (commands that take data), `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
 
 mod abort;
+mod breakdown;
 mod calls;
 mod commands;
 mod context;
@@ -26,6 +27,8 @@ mod work;
 #[cfg(test)]
 mod tests;
 
+pub use breakdown::WORKER_PANIC;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -33,6 +36,7 @@ use blockwire_store::CompletionSink;
 
 use self::context::Shared;
 use self::role::SendScratch;
+use crate::buffers::Arena;
 use crate::core::PlaneOptions;
 use crate::events::SessionId;
 
@@ -45,6 +49,8 @@ pub struct TargetSide {
     sink: Option<Arc<dyn CompletionSink>>,
     command_window: u32,
     max_transfer: u32,
+    /// Memory that store operations of sessions that broke down may still use.
+    broken_arenas: Vec<Arena>,
 }
 
 impl std::fmt::Debug for TargetSide {
@@ -63,6 +69,7 @@ impl TargetSide {
             sink: None,
             command_window: options.command_window,
             max_transfer: options.max_transfer,
+            broken_arenas: Vec::new(),
         }
     }
 

@@ -266,6 +266,9 @@ impl TargetSide {
                 continue;
             }
             let Some(operation) = self.shared.operations.remove(at) else { continue };
+            if self.shared.operations.is_empty() {
+                self.broken_arenas.clear(); // nothing reaches into them any more
+            }
             for extent in operation.held {
                 core.arena.release(extent);
                 self.shared.freed = true;

@@ -1,6 +1,7 @@
 //! A byte-level initiator, typed by hand, against a stepped worker over memory transports.
 
 mod bidirectional;
+mod breakdown;
 mod commands;
 mod endings;
 mod exhausted;

@@ -500,7 +500,11 @@ fn gaps_that_a_lost_connection_leaves_are_looked_for_at_once() {
     // the target waits for the first number
     rig.deliver(1, &pdu(0x20, 0x80, [0, 0], itt, [0xffff_ffff, SECOND, lost, MAX, 0, 0, 0], &[])).expect("fine");
     let plug = split(&rig.sent(1));
-    assert_eq!((plug.len(), plug[0].0[0], word(&plug[0].0, 24)), (1, 0x00, lost), "a NOP-Out with the number that is missing");
+    assert_eq!(
+        (plug.len(), plug[0].0[0], word(&plug[0].0, 24)),
+        (1, 0x00, lost),
+        "a NOP-Out with the number that is missing"
+    );
 }
 
 #[test]
