@@ -103,7 +103,10 @@ pub struct TaskDone {
     pub token: Token,
     pub status: u8,
     pub sense: Vec<u8>,
+    /// Positive underflow, negative overflow (RFC 7143 11.4.5); of a bidirectional command that of the write, if it has one.
     pub residual: i64,
+    /// Bytes at the end of the read's buffer that did not come.
+    pub short: u64,
     /// Empty when the target answered.
     pub code: &'static str,
 }
@@ -186,6 +189,22 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Nobody waits for it, and a peer can cause as many as it likes.
+    fn only_tells(&self) -> bool {
+        match self {
+            Self::DigestFailure { .. } | Self::ProtocolViolation { .. } | Self::StoreFault { .. } => true,
+            // an unsolicited PDU at an initiator; requests and answers are bounded by their tasks
+            Self::ControlPdu { tag, token, .. } => *tag == 0 && *token == 0,
+            _ => false,
+        }
+    }
+}
+
+/// While so many events wait, those that only tell something are dropped: a peer that breaks rules faster than anybody
+/// reads about it must not fill the memory.
+const MOST_TOLD: usize = 16_384;
+
 /// Events of a plane, oldest first, with a descriptor that polls readable while there are some.
 #[derive(Debug)]
 pub struct EventQueue {
@@ -202,6 +221,9 @@ impl EventQueue {
 
     pub fn push(&self, event: Event) {
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        if events.len() >= MOST_TOLD && event.only_tells() {
+            return;
+        }
         events.push_back(event);
         if events.len() == 1 {
             self.ready.signal();
@@ -228,5 +250,26 @@ impl EventQueue {
     #[must_use]
     pub fn fd(&self) -> RawFd {
         self.ready.raw()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_reads_is_bounded_and_what_somebody_waits_for_is_not_lost() {
+        let queue = EventQueue::new().expect("descriptor");
+        let header = [0; BHS_LEN];
+        let pdu = |token| Event::ControlPdu { session: 1, cid: 0, header, data: vec![0; 64], tag: 0, token };
+        for _ in 0..MOST_TOLD {
+            queue.push(Event::ProtocolViolation { session: 1, cid: 0, what: "again".to_owned(), header });
+            queue.push(pdu(0));
+        }
+        queue.done(9, Ok(OpResult::None));
+        queue.push(pdu(8));
+        let events = queue.drain(usize::MAX);
+        assert_eq!(events.len(), MOST_TOLD + 2);
+        assert!(matches!(events[MOST_TOLD..], [Event::OpDone { op: 9, .. }, Event::ControlPdu { token: 8, .. }]));
     }
 }

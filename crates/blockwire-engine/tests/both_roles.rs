@@ -11,7 +11,7 @@ use blockwire_engine::calls::{CommandClass, Gate, Handoff, SessionSpec};
 use blockwire_engine::core::PlaneOptions;
 use blockwire_engine::counters::Counters;
 use blockwire_engine::events::{Event, OpResult};
-use blockwire_engine::initiator::{LoadSpec, LoadTable};
+use blockwire_engine::initiator::{CommandRequest, LoadSpec, LoadTable, Memory};
 use blockwire_engine::plane::{LunRequest, StoreRequest};
 use blockwire_engine::transport::TransportHandle;
 use blockwire_proto::{ConnectionParams, SessionParams};
@@ -199,4 +199,21 @@ fn at_depth_1_the_target_waits_receives_and_sends_once() {
     std::thread::sleep(Duration::from_millis(300));
     let (receive, send, wait) = difference(&pair.target.totals(), &before);
     assert!(receive == 0 && send == 0 && wait <= 2, "{receive} {send} {wait}");
+}
+
+#[test]
+fn a_bidirectional_command_tells_what_of_its_read_did_not_come() {
+    let pair = pair(&SessionParams::default(), &connection(), "ram", "");
+    let mut cdb = [0; 10];
+    (cdb[0], cdb[8]) = (0x53, 1); // XDWRITEREAD(10) of one block
+    let (mut data, mut back) = (vec![7u8; 1024], vec![0u8; 4096]);
+    // SAFETY: both outlive the call, which waits for the end of its request.
+    let (data_out, data_in) = unsafe { (Memory::new(data.as_mut_ptr(), 1024), Memory::new(back.as_mut_ptr(), 4096)) };
+    let request = CommandRequest { lun: 0, cdb: &cdb, attribute: 1, immediate: false, data_out, data_in, cid: None };
+    let token = pair.initiator.token();
+    let ended = pair.initiator.execute(pair.session, token, &request, None, &mut || false).expect("answered");
+    assert!(!ended.pinned);
+    // the residual is that of the write (RFC 7143 11.4.5.1); of the read 512 bytes came
+    assert_eq!((ended.done.status, ended.done.residual, ended.done.short), (0, 512, 3584));
+    assert!(back[..512] == [7; 512] && back[512..].iter().all(|b| *b == 0));
 }

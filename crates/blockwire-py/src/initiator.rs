@@ -101,13 +101,14 @@ impl Plane {
 
     fn ended<'py>(py: Python<'py>, done: engine::TaskDone, pins: Option<Pins>) -> PyResult<Bound<'py, TaskDone>> {
         let mut data = pins.and_then(Pins::into_result);
-        if !done.code.is_empty() || done.status != 0 && done.residual <= 0 {
+        if !done.code.is_empty() || done.status != 0 && done.short == 0 {
             data = None; // what was received, if anything, is not known to be whole
         } else if let Some(bytes) = &data
-            && done.residual > 0
+            && done.short > 0
         {
+            // the rest of the object was never set
             let whole = bytes.bind(py).as_bytes();
-            let len = whole.len().saturating_sub(usize::try_from(done.residual).unwrap_or(usize::MAX));
+            let len = whole.len().saturating_sub(usize::try_from(done.short).unwrap_or(usize::MAX));
             data = Some(PyBytes::new(py, &whole[..len]).unbind());
         }
         let sense = if done.sense.is_empty() { PyBytes::new(py, b"") } else { PyBytes::new(py, &done.sense) };
@@ -186,7 +187,7 @@ impl Plane {
         let mut raised = None;
         let (engine, raise) = (&self.engine, &mut raised);
         let result = py.detach(move || engine.execute(session, token, &request, limit, &mut || signals(raise)));
-        self.executed(py, token, result, pins, raised)
+        self.executed(py, session, token, result, pins, raised)
     }
 
     #[pyo3(signature = (session, lun, kind, lba, blocks, block_size, buffer = None, *, fua = false, timeout = 0.0))]
@@ -203,7 +204,7 @@ impl Plane {
         let (engine, raise) = (&self.engine, &mut raised);
         let result =
             py.detach(move || engine.execute_io(session, token, lun, &io, memory, limit, &mut || signals(raise)));
-        self.executed(py, token, result, pins, raised)
+        self.executed(py, session, token, result, pins, raised)
     }
 
     #[pyo3(signature = (queue, minimum, timeout = -1.0))]
@@ -289,13 +290,17 @@ impl Plane {
 
 impl Plane {
     fn executed<'py>(
-        &self, py: Python<'py>, token: u64, result: Result<blockwire_engine::initiator::Executed, engine::Failure>,
-        pins: Pins, raised: Option<PyErr>,
+        &self, py: Python<'py>, session: u64, token: u64,
+        result: Result<blockwire_engine::initiator::Executed, engine::Failure>, pins: Pins, raised: Option<PyErr>,
     ) -> PyResult<Bound<'py, TaskDone>> {
         let executed = api::raised(py, result)?;
         let done = if executed.pinned {
             // The peer may still send into these buffers: they stay until the task's end comes as an event.
             self.pins.keep(token, pins);
+            if !self.engine.is_in_flight(session, token) {
+                // it ended before they were here, and another thread may have taken the event
+                drop(self.pins.take(token));
+            }
             Self::ended(py, executed.done, None)?
         } else {
             Self::ended(py, executed.done, Some(pins))?

@@ -79,7 +79,13 @@ impl Background {
             at
         };
         let number = first_free(&mut self.numbers);
-        let (conn, fd) = session.adopt(handoff, number as u32, core.now)?;
+        let (conn, fd) = match session.adopt(handoff, number as u32, core.now) {
+            Ok(adopted) => adopted,
+            Err(failure) => {
+                self.refresh(core, at as u32); // of a closed session nothing may stay here
+                return Err(failure);
+            }
+        };
         self.numbers[number] = Some(at as u32);
         if let Some(entry) = &mut self.entries[at] {
             entry.watched.push(Watched { conn, fd, number: number as u32, interest: Interest::NONE });

@@ -92,8 +92,7 @@ impl State {
         let reader = self.reader;
         let mut pinned = false;
         for place in self.side.places.all().filter(|p| p.token == token && p.queue == SYNCHRONOUS) {
-            let writes = !matches!(place.source, Source::Memory(memory) if memory.is_empty());
-            pinned = writes || reader;
+            pinned = place.writes() || reader;
             place.revoked = !pinned;
             place.queue = if pinned { PLANE } else { NOBODY };
         }
@@ -121,6 +120,8 @@ impl State {
             IoKind::Write => (Source::Memory(buffer), Memory::NONE),
             IoKind::Flush => (Source::Memory(Memory::NONE), Memory::NONE),
             IoKind::Unmap => (Source::List(io.unmap_list()), Memory::NONE),
+            // to the target it would mean all blocks up to the last one (SBC-4 5.49)
+            IoKind::WriteSameZero if io.blocks == 0 => return invalid("zeroing no blocks at all"),
             IoKind::WriteSameZero if io.block_size > LONGEST_BLOCK => return invalid("blocks longer than 64 KiB"),
             IoKind::WriteSameZero => (Source::Zeros, Memory::NONE),
         };

@@ -5,7 +5,7 @@ use blockwire_proto::initiator as proto;
 
 use super::session::InitiatorSession;
 use crate::calls::{AbortScope, AbortTarget, Change};
-use crate::events::{Failure, SessionId, TaskView};
+use crate::events::{Failure, SessionId, TaskView, Token};
 use crate::plane::Statistics;
 use crate::sys::socket;
 use crate::trace::TraceEntry;
@@ -114,6 +114,11 @@ impl InitiatorSession {
         drop(state);
         self.wake_background();
         Ok(())
+    }
+
+    /// Whether a request's buffers are still in use.
+    pub fn is_in_flight(&self, token: Token) -> bool {
+        self.lock().side.places.all().any(|place| place.token == token)
     }
 
     /// Counters for `api.statistics`.

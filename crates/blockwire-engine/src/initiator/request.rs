@@ -93,6 +93,13 @@ pub(super) struct Place {
     pub revoked: bool,
 }
 
+impl Place {
+    /// Data goes to the target.
+    pub fn writes(&self) -> bool {
+        !matches!(self.source, Source::Memory(memory) if memory.is_empty())
+    }
+}
+
 /// Places by slot.
 #[derive(Debug, Default)]
 pub(super) struct Places(Vec<Option<Place>>);

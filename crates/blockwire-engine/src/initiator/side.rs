@@ -90,8 +90,9 @@ impl Side {
         let token = place.token;
         let done = match outcome {
             Outcome::Status { status, residual, read_residual, sense } => {
+                let of_the_read = if place.writes() { read_residual } else { residual };
                 let residual = if residual == 0 { read_residual } else { residual };
-                TaskDone { token, status, sense, residual, code: "" }
+                TaskDone { token, status, sense, residual, short: of_the_read.max(0).cast_unsigned(), code: "" }
             }
             Outcome::TargetFailure(_) => failed(token, "target.failure"),
             Outcome::Aborted => failed(token, "task.aborted"),
@@ -127,7 +128,7 @@ impl Side {
 }
 
 pub(super) fn failed(token: Token, code: &'static str) -> TaskDone {
-    TaskDone { token, status: 0, sense: Vec::new(), residual: 0, code }
+    TaskDone { token, status: 0, sense: Vec::new(), residual: 0, short: 0, code }
 }
 
 impl Role for Side {

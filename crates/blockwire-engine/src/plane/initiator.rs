@@ -174,6 +174,12 @@ impl Plane {
         sessions.values().any(|entry| matches!(entry, Session::Initiator(session) if session.cancel(token)))
     }
 
+    /// Whether a request's buffers may still be in use; of a session that is gone nobody can tell.
+    #[must_use]
+    pub fn is_in_flight(&self, session: SessionId, token: Token) -> bool {
+        self.initiator_session(session).map_or(true, |session| session.is_in_flight(token))
+    }
+
     /// `api.send_pdu`.
     ///
     /// # Errors
