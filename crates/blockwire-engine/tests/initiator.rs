@@ -13,7 +13,7 @@ use blockwire_engine::events::{Event, OpResult, TaskDone};
 use blockwire_engine::initiator::{BlockRequest, IoKind, LoadSpec, LoadTable, Memory};
 use blockwire_engine::transport::TransportHandle;
 use blockwire_proto::{ConnectionParams, SessionParams};
-use mini_target::{CUT, FULL, HALF, MiniTarget, PING, SILENT};
+use mini_target::{CUT, FULL, HALF, MiniTarget, PING, SILENT, TRICKLE};
 
 struct Rig {
     plane: Arc<Plane>,
@@ -117,6 +117,14 @@ fn synchronous_reads_and_writes_of_many_sizes() {
     assert!(is_good(&rig.execute(IoKind::Flush, 0, &mut [], None)));
 }
 
+/// Send calls, receive calls, PDUs received.
+fn count(rig: &Rig) -> (u64, u64, u64) {
+    let mut out = Vec::new();
+    rig.plane.initiator_session(rig.session).unwrap().statistics(rig.session, &mut out);
+    let find = |name: &str| out[0].1.iter().find(|(n, _)| *n == name).unwrap().1;
+    (find("send_calls"), find("receive_calls"), find("pdus_received"))
+}
+
 #[test]
 fn depth_one_is_one_send_and_one_receive() {
     let rig = rig();
@@ -124,12 +132,6 @@ fn depth_one_is_one_send_and_one_receive() {
     for _ in 0..50 {
         rig.execute(IoKind::Read, 0, &mut buffer, None);
     }
-    let count = |rig: &Rig| {
-        let mut out = Vec::new();
-        rig.plane.initiator_session(rig.session).unwrap().statistics(rig.session, &mut out);
-        let find = |name: &str| out[0].1.iter().find(|(n, _)| *n == name).unwrap().1;
-        (find("send_calls"), find("receive_calls"), find("pdus_received"))
-    };
     let before = count(&rig);
     for _ in 0..200 {
         assert!(is_good(&rig.execute(IoKind::Read, 0, &mut buffer, None)));
@@ -196,6 +198,21 @@ fn completions_as_events_need_no_thread() {
 #[test]
 fn the_background_answers_pings() {
     let rig = rig();
+    let io = BlockRequest { kind: IoKind::Read, lba: u64::from(PING), blocks: 0, block_size: 512, fua: false };
+    rig.plane.submit_io(rig.session, 1, 0, 0, &io, Memory::NONE).unwrap();
+    rig.event(|e| matches!(e, Event::TaskDone(done) if done.token == 1));
+    assert_eq!(rig.target.pongs.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_rest_of_a_large_segment_is_waited_for_as_a_whole() {
+    let rig = rig();
+    let mut buffer = vec![0; 262_144];
+    assert!(is_good(&rig.execute(IoKind::Read, TRICKLE, &mut buffer, None)));
+    assert!(buffer.iter().all(|&byte| byte == 7));
+    let calls = count(&rig).1;
+    assert!(calls <= 12, "{calls} receive calls for 65 pieces");
+    // the background, which reads next, is woken by a PDU that is shorter than what was waited for
     let io = BlockRequest { kind: IoKind::Read, lba: u64::from(PING), blocks: 0, block_size: 512, fua: false };
     rig.plane.submit_io(rig.session, 1, 0, 0, &io, Memory::NONE).unwrap();
     rig.event(|e| matches!(e, Event::TaskDone(done) if done.token == 1));

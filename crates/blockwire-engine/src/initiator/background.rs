@@ -118,17 +118,21 @@ impl Background {
     pub fn refresh(&mut self, core: &mut Core, number: u32) {
         let Some(Some(entry)) = self.entries.get_mut(number as usize) else { return };
         let session = Arc::clone(&entry.session);
-        let state = session.lock();
+        let mut state = session.lock();
+        let (foreground, reader) = (state.foreground, state.reader);
         let numbers = &mut self.numbers;
         entry.watched.retain_mut(|watched| {
             let Some(Some(link)) =
-                state.links.get(watched.conn).filter(|l| l.as_ref().is_some_and(|l| l.number == watched.number))
+                state.links.get_mut(watched.conn).filter(|l| l.as_ref().is_some_and(|l| l.number == watched.number))
             else {
                 numbers[watched.number as usize] = None;
                 return false;
             };
-            let readable = !state.foreground;
-            let interest = Interest { readable, writable: link.blocked && (readable || state.reader) };
+            let readable = !foreground;
+            if readable {
+                link.set_mark(1); // the reader of a caller may have left another
+            }
+            let interest = Interest { readable, writable: link.blocked && (readable || reader) };
             if interest != watched.interest
                 && let (Some(fd), Some(epoll)) = (watched.fd, &core.epoll)
                 && epoll.modify(fd, key::INITIATOR | u64::from(watched.number), interest).is_ok()

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use blockwire_proto::ConnIndex;
 
+use super::patience::Wait;
 use super::session::{InitiatorSession, Loss, SLICE, State};
 use crate::core::RECEIVE_BUFFER;
 use crate::receive::{DIRECT_PARTS, direct_parts, take_in};
@@ -97,6 +98,7 @@ impl InitiatorSession {
         for (conn, link) in state.links.iter_mut().enumerate() {
             let Some(link) = link else { continue };
             link.reading = true; // keeps its descriptor open
+            link.set_mark(1);
             let fd = link.transport.fd();
             if let Some(fd) = fd {
                 entries.push(PollEntry::new(fd, true, link.blocked));
@@ -137,6 +139,8 @@ impl InitiatorSession {
     fn receive_from<'a>(&'a self, mut state: Guard<'a>, conn: ConnIndex, wait: bool) -> Guard<'a> {
         let mut buffer = state.buffer.take().unwrap_or_else(|| vec![0; RECEIVE_BUFFER].into_boxed_slice());
         let mut wait = wait;
+        let mut missed = false;
+        let mut now = self.clock.now();
         let loss = loop {
             let inner = &mut *state;
             let Some(Some(link)) = inner.links.get_mut(conn) else { break None };
@@ -146,14 +150,17 @@ impl InitiatorSession {
             parts[count] = Part::new(buffer.as_mut_ptr(), room);
             let asked = direct as usize + room;
             inner.counters.receive_calls += 1;
+            let ended = inner.side.ended;
             let received = if std::mem::take(&mut wait) {
+                let plan = link.plan(&mut inner.side.proto, conn, now);
                 let transport = Arc::clone(&link.transport);
                 link.reading = true;
                 drop(state);
+                missed = !plan.keep(&transport);
                 // SAFETY: the last part is this call's own buffer. The others are a task's memory: the protocol session holds the
                 // task while a Data-In of it is at hand, and a connection that is being read is not given up by others,
                 // so its `TaskDone` cannot come before this thread is back.
-                let received = unsafe { transport.recv(&mut parts[..=count], true) };
+                let received = unsafe { transport.recv(&mut parts[..=count], plan == Wait::Any) };
                 state = self.lock();
                 received
             } else {
@@ -163,6 +170,9 @@ impl InitiatorSession {
             let inner = &mut *state;
             let Some(Some(link)) = inner.links.get_mut(conn) else { break None };
             link.reading = false;
+            if std::mem::take(&mut missed) {
+                link.patience.miss();
+            }
             if let Some(doomed) = link.doomed.take() {
                 break Some(doomed);
             }
@@ -172,13 +182,14 @@ impl InitiatorSession {
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => break None,
                 Err(error) => break Some(Loss::Io(error)),
             };
-            let now = self.clock.now();
+            now = self.clock.now();
             let rest = &buffer[..n.saturating_sub(direct as usize)];
             let taken =
                 take_in(&mut inner.side, conn, &mut link.receive, &parts[..count], n, rest, &mut inner.counters, now);
             if let Err(fatal) = taken {
                 break Some(Loss::Fatal(fatal));
             }
+            link.patience.received(n, inner.side.ended - ended);
             state.flush(now);
             if n < asked {
                 break None;

@@ -13,6 +13,7 @@
 //! | `side` | the protocol session with memory, queues and events: what the receive and send loops work on |
 //! | `session` | the lock, connections: adopt, release, configure, loss |
 //! | `live` | looking at and changing a live session: query, reassign, configure, statistics |
+//! | `patience` | how much a reader lets arrive before it is woken |
 //! | `drive` | the baton: waiting on the caller's thread |
 //! | `calls` | submit, wait, execute, cancel, queues |
 //! | `background` | what the worker does for sessions |
@@ -25,6 +26,7 @@ mod drive;
 mod histogram;
 mod live;
 mod load;
+mod patience;
 mod request;
 mod session;
 mod side;

@@ -10,6 +10,7 @@ use blockwire_proto::initiator as proto;
 use blockwire_proto::{ConnIndex, Endpoint, Fatal, FatalCode, Payload, Slot};
 
 use super::drive::PollMemory;
+use super::patience::Patience;
 use super::request::Places;
 use super::side::{Queue, Side};
 use crate::bucket::Bucket;
@@ -44,6 +45,9 @@ pub(super) enum Loss {
 pub(super) struct Link {
     pub transport: Arc<Transport>,
     pub receive: ReceiveState,
+    pub patience: Patience,
+    /// SO_RCVLOWAT as it stands on the socket.
+    pub mark: u32,
     /// The last send took less than it was given.
     pub blocked: bool,
     /// The reader waits in `recv` on it, without the lock.
@@ -131,6 +135,7 @@ impl InitiatorSession {
             events,
             trace: TraceRing::new(options.trace_entries),
             plane_tasks: 0,
+            ended: 0,
             news: false,
         };
         let state = State {
@@ -214,6 +219,8 @@ impl InitiatorSession {
         state.links[conn] = Some(Link {
             transport: Arc::new(transport),
             receive: ReceiveState::default(),
+            patience: Patience::default(),
+            mark: 1,
             blocked: false,
             reading: false,
             doomed: None,
@@ -270,6 +277,7 @@ impl InitiatorSession {
                 ));
             };
             if let Some(fd) = fd {
+                let _ = socket::set_receive_mark(fd, 1);
                 let _ = socket::set_receive_timeout(fd, Duration::ZERO);
                 let _ = socket::set_nonblocking(fd, true);
             }

@@ -41,6 +41,8 @@ pub(super) struct Side {
     pub trace: TraceRing,
     /// Requests in flight whose completion is an event.
     pub plane_tasks: usize,
+    /// Requests that ended.
+    pub ended: u64,
     /// Something ended since parked callers were last told.
     pub news: bool,
 }
@@ -105,6 +107,7 @@ impl Side {
 
     pub fn deliver(&mut self, queue: u32, done: TaskDone) {
         self.news = true;
+        self.ended += 1;
         match queue {
             SYNCHRONOUS => self.synchronous.push(done),
             LOAD => self.load.push(done),

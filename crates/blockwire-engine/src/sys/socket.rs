@@ -118,6 +118,15 @@ pub fn set_receive_timeout(fd: RawFd, timeout: Duration) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value)
 }
 
+/// SO_RCVLOWAT: bytes that have to be there before a waiter is woken; fewer do at the end of the stream, and when the
+/// socket's buffer is full.
+///
+/// # Errors
+/// The system's.
+pub fn set_receive_mark(fd: RawFd, bytes: u32) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVLOWAT, &i32::try_from(bytes.max(1)).unwrap_or(i32::MAX))
+}
+
 /// SO_MAX_PACING_RATE in bytes per second; 0 lifts it.
 ///
 /// # Errors
@@ -157,6 +166,18 @@ pub fn poll(fd: RawFd, readable: bool, writable: bool, timeout_ms: i32) -> io::R
     check(unsafe { libc::poll(&raw mut entry, 1, timeout_ms) })?;
     let bad = entry.revents & (libc::POLLERR | libc::POLLHUP | libc::POLLNVAL) != 0;
     Ok((bad || entry.revents & libc::POLLIN != 0, bad || entry.revents & libc::POLLOUT != 0))
+}
+
+/// Waits until `fd` is readable, as its low-water mark says, or `timeout` passed.
+///
+/// # Errors
+/// The system's; `Interrupted` when a signal came.
+pub fn wait_readable(fd: RawFd, timeout: Duration) -> io::Result<bool> {
+    let mut entry = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let limit = libc::timespec { tv_sec: timeout.as_secs().cast_signed(), tv_nsec: timeout.subsec_nanos().into() };
+    // SAFETY: one entry, as said; no signal mask.
+    check(unsafe { libc::ppoll(&raw mut entry, 1, &raw const limit, std::ptr::null()) })?;
+    Ok(entry.revents != 0)
 }
 
 /// One descriptor of `poll_many`. Layout of `struct pollfd`.

@@ -12,6 +12,8 @@ pub const SILENT: u32 = 0x7000_0000;
 pub const CUT: u32 = 0x6000_0000;
 /// A read of this block gets the first half of its Data-In, and then the target does nothing for seven seconds.
 pub const HALF: u32 = 0x6800_0000;
+/// A read of this block gets its Data-In in pieces of 4 KiB, 200 µs apart.
+pub const TRICKLE: u32 = 0x6c00_0000;
 /// A command for this block makes the target send a ping, and answer when the pong came.
 pub const PING: u32 = 0x5000_0000;
 /// A command for this block gets TASK SET FULL.
@@ -139,6 +141,17 @@ fn serve(mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &A
                         c.socket.write_all(&c.out).ok()?;
                         std::thread::sleep(std::time::Duration::from_secs(7));
                         c.out = rest;
+                        continue;
+                    }
+                    TRICKLE => {
+                        let words = [0xffff_ffff, c.stat_sn, c.exp_cmd_sn, c.exp_cmd_sn + 255, 0, 0, 0];
+                        c.stat_sn += 1;
+                        c.put([0x25, 0x81, 0, 0], tag, words, &vec![7; blocks * 512]);
+                        for piece in c.out.chunks(4096) {
+                            c.socket.write_all(piece).ok()?;
+                            std::thread::sleep(std::time::Duration::from_micros(200));
+                        }
+                        c.out.clear();
                         continue;
                     }
                     PING => {
