@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,8 @@ def endpoints(names: set[str], pinned: bool) -> Iterator[dict[str, Endpoint]]:
             found["ours"] = Endpoint(served.pid, served.url)
             fill = filled(directory / "fill", DISK_SIZE)
             spend([sys.executable, "-m", "blockwire", "cp", str(fill), served.url], [], 60)
-        for name, start in (("tgt", tgt), ("istgt", istgt)):
+        # libiscsi offers "None,CRC32C" for HeaderDigest, and tgt takes its own last value: no digests is no digests
+        for name, start in (("tgt", partial(tgt, digests="None")), ("istgt", istgt)):
             if name in names:
                 place = directory / name
                 place.mkdir()

@@ -67,11 +67,16 @@ def _placed(command: list[str], placement: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def tgt(
-    directory: Path, size: int = 64 << 20, placement: Sequence[str] = (), chap: Chap | None = None
+    directory: Path,
+    size: int = 64 << 20,
+    placement: Sequence[str] = (),
+    chap: Chap | None = None,
+    digests: str = "None,CRC32C",
 ) -> Iterator[PeerTarget]:
     """Run `tgtd` with one file-backed disk of `size` bytes as LUN 1 (its LUN 0 is a controller).
 
     :param directory: an empty directory for the disk and the control socket; a short path (a socket's limit is 107)
+    :param digests: the values of HeaderDigest and DataDigest that it takes; of several it prefers its last one
     """
     peers.require("tgtd", "tgtadm")
     port = peers.free_port()
@@ -108,7 +113,7 @@ def tgt(
                 alive=[ended],
             )
             for digest in ("HeaderDigest", "DataDigest"):  # tgt does none unless told to
-                tgtadm("--op", "update", "--mode", "target", "--tid", "1", "--name", digest, "--value", "None,CRC32C")
+                tgtadm("--op", "update", "--mode", "target", "--tid", "1", "--name", digest, "--value", digests)
             tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
             tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
             if chap is not None:
