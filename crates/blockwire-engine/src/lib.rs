@@ -14,6 +14,7 @@ pub mod initiator;
 pub mod mailbox;
 pub mod memory_pair;
 pub mod plane;
+pub mod range_locks;
 pub mod receive;
 pub mod stores;
 pub mod sys;

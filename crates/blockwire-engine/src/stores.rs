@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use blockwire_store::Store;
 
+use crate::mailbox::Mailbox;
+use crate::range_locks::RangeLocks;
+
 /// A store with its plane-wide identity.
 #[derive(Clone)]
 pub struct StoreHandle {
@@ -12,6 +15,8 @@ pub struct StoreHandle {
     pub store: Arc<dyn Store>,
     /// Bit per worker that serves a logical unit on this store, or that runs control operations on it.
     workers: Arc<AtomicU64>,
+    /// Ranges that belong to one command for a while.
+    pub locks: Arc<RangeLocks>,
 }
 
 impl std::fmt::Debug for StoreHandle {
@@ -23,11 +28,12 @@ impl std::fmt::Debug for StoreHandle {
 impl StoreHandle {
     #[must_use]
     pub fn new(id: u64, store: Arc<dyn Store>) -> Self {
-        Self { id, store, workers: Arc::default() }
+        Self { id, store, workers: Arc::default(), locks: Arc::default() }
     }
 
     /// Notes that `worker` serves it. Never taken back while the store is open: a READ may still be on its way out.
-    pub fn serve_on(&self, worker: usize) {
+    pub fn serve_on(&self, worker: usize, mailbox: &Arc<Mailbox>) {
+        self.locks.served_by(worker, mailbox);
         self.workers.fetch_or(1 << (worker & 63), Ordering::AcqRel);
     }
 

@@ -86,6 +86,7 @@ def test_inquiry_and_pages(run: Run) -> None:
         for page in (0xB0, 0xB1, 0x86):
             _, data = status(await bench.command(session, cdb.Inquiry(page, 255, vital=True).encode()))
             assert len(data) == 64
+        assert data[5] & 0x07 == 0x01  # SIMPSUP and no other attribute (SPC-4 7.8.7)
         refused = sense(await bench.command(session, cdb.Inquiry(0xC7, 255, vital=True).encode()))
         assert (refused.asc, refused.field is not None and refused.field.byte) == (0x24, 2)
         assert sense(await bench.command(session, cdb.Inquiry(0x80, 255).encode())).asc == 0x24

@@ -171,7 +171,7 @@ impl Plane {
             Ok(worker) => worker,
             Err(failure) => return self.failed_op(failure),
         };
-        store.serve_on(worker);
+        store.serve_on(worker, &self.seats[worker].mailbox);
         let mapping = LunMapping {
             store,
             block_size: request.block_size,

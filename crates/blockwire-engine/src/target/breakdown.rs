@@ -23,11 +23,15 @@ impl TargetSide {
         }
         let old = mem::take(&mut self.shared);
         (self.shared.operations, self.shared.next_abort) = (old.operations, old.next_abort);
+        for (id, locks) in old.locked {
+            locks.unlock(id);
+        }
         for (_, operation) in self.shared.operations.iter_mut() {
             // their memory is in the arena that goes; their completions find nobody
             operation.session = NOBODY;
             operation.held.clear();
             operation.aborts.clear();
+            operation.lock = None;
         }
         self.send_scratch = SendScratch::default();
         core.scratch = Scratch::new(core.options.pdus_per_send);

@@ -500,6 +500,7 @@ impl TargetSide {
             arena: &mut core.arena,
             events: &core.events,
             sink,
+            mailbox: &core.mailbox,
             worker: core.index,
             now: core.now,
             max_collect: self.max_transfer,

@@ -18,6 +18,8 @@ use crate::buffers::{Arena, SEGMENT};
 use crate::clock::{Nanos, SECOND};
 use crate::counters::Counters;
 use crate::events::{Event, EventQueue, Failure, StoreId};
+use crate::mailbox::Mailbox;
+use crate::range_locks::{Quiesce, RangeLocks};
 use crate::sys::socket::Part;
 use crate::trace::TraceRing;
 use crate::transmit::Scratch;
@@ -60,6 +62,9 @@ pub(super) struct Shared {
     pub(super) freed: bool,
     /// Data-In kept by all sessions of this worker.
     pub(super) retention: RetentionBudget,
+    /// Ranges that tasks of this worker have, and locks that wait for its operations.
+    pub(super) locked: Vec<(u64, Arc<RangeLocks>)>,
+    pub(super) quiescing: Vec<Quiesce>,
     /// Connections with READs that wait for room to keep their data.
     pub(super) held_reads: Vec<(u32, ConnIndex)>,
     /// Earliest thing to be done by time; may be too early, never too late.
@@ -84,6 +89,7 @@ pub(super) struct Context<'a> {
     pub(super) arena: &'a mut Arena,
     pub(super) events: &'a EventQueue,
     pub(super) sink: &'a Arc<dyn CompletionSink>,
+    pub(super) mailbox: &'a Arc<Mailbox>,
     pub(super) worker: usize,
     pub(super) now: Nanos,
     /// Most bytes that are collected for the control plane.
@@ -166,6 +172,7 @@ impl Context<'_> {
     /// Ends a SCSI task.
     pub(super) fn finish(&mut self, slot: Slot, finish: Finish) {
         self.session.work_mut(slot).phase = Phase::Done;
+        self.unlock_range(slot);
         if self.session.proto.finish(slot, finish) {
             self.wake_task(slot);
         }
@@ -204,7 +211,10 @@ impl Context<'_> {
         let work = self.session.work_mut(slot);
         let (lun, generation) = (work.lun, work.generation);
         let changes = op.changes();
-        let record = Operation { session, slot, generation, changes, held: Vec::new(), aborts: Vec::new() };
+        let store = self.session.luns[lun].handle().id;
+        let range = op.range().map_or((0, 0), |(start, len)| (start, start + len));
+        let (held, aborts) = (Vec::new(), Vec::new());
+        let record = Operation { session, slot, generation, changes, store, range, lock: None, held, aborts };
         let at = self.shared.operations.insert(record);
         // The worker is in it because several workers may have operations at one store.
         let token = operation_token(self.worker, at, generation);
@@ -250,6 +260,7 @@ impl Context<'_> {
             self.offered = None;
         }
         self.shared.freed = true;
+        self.unlock_range(slot);
         let work = self.session.work_mut(slot);
         let (operation, direct, pulling) = (work.operation, work.direct, work.pulling);
         let retained = std::mem::take(&mut work.retained);

@@ -1,6 +1,8 @@
 //! XDWRITEREAD (SBC-3 5.47): the blocks are read, the XOR with the data from the initiator goes back, the data is written.
 //!
-//! `compared` counts the bytes whose XOR is queued, `done` those that are written.
+//! `compared` counts the bytes whose XOR is made, `done` those that are written. The blocks are the command's own from the first
+//! read to the last write: what it gives back is the XOR with what it overwrites. So it goes on without its connection once it
+//! has begun; what could not be sent is sent after the reassignment.
 
 use blockwire_proto::Slot;
 use blockwire_proto::target::{Finish, Residual};
@@ -9,15 +11,25 @@ use blockwire_store::Op;
 use super::context::Context;
 use super::sense::Sense;
 use super::step::{CHUNK, Next};
-use super::work::PIECE;
+use super::work::{NO_LOCK, PIECE};
 
 impl Context<'_> {
     /// What the command does next, once all its data is here.
     pub(super) fn next_xor(&mut self, slot: Slot, fua: bool, disable_write: bool) -> Next {
-        // a task that waits for its reassignment cannot send
-        if !self.all_here(slot) || self.session.proto.task(slot).is_none_or(|t| t.frozen) {
+        if !self.all_here(slot) {
             return Next::Wait;
         }
+        let Some(frozen) = self.session.proto.task(slot).map(|t| t.frozen) else { return Next::Wait };
+        let work = self.session.work_mut(slot);
+        let (start, end) = (work.start, work.start + u64::from(work.total));
+        if frozen && work.lock == NO_LOCK {
+            return Next::Wait; // it has not begun, or changes nothing: it cannot send
+        }
+        let over = disable_write || work.done == u64::from(work.total);
+        if !over && !self.lock_range(slot, start, end) {
+            return Next::Wait;
+        }
+        self.send_xor(slot);
         let work = self.session.work_mut(slot);
         let (total, read, written, start, lun) =
             (u64::from(work.total), work.compared, work.done, work.start, work.lun);
@@ -27,7 +39,11 @@ impl Context<'_> {
             return self.read_for_comparison(slot, start + read, len);
         }
         if disable_write || written == total {
-            self.finish_xor(slot);
+            if frozen {
+                self.unlock_range(slot); // nothing is left to be done but to say so
+            } else {
+                self.finish_xor(slot);
+            }
             return Next::Wait;
         }
         let to = total.min(written + CHUNK);
@@ -48,11 +64,11 @@ impl Context<'_> {
             work.done = work.running_to;
             return;
         }
-        if frozen {
+        if frozen && work.lock == NO_LOCK {
             work.free_scratch(self.arena); // read again after the reassignment
             return;
         }
-        let (from, to, total) = (work.compared, work.running_to, work.total);
+        let (from, to) = (work.compared, work.running_to);
         let mut at = from;
         for extent in &work.scratch {
             // SAFETY: the read into it is complete, and nothing else refers to it yet.
@@ -70,10 +86,18 @@ impl Context<'_> {
         work.compared = to;
         work.scratch_into_piece(from as u32, (to - from) as u32);
         self.retained(slot, (to - from) as u32);
-        let expected = self.session.proto.task(slot).map_or(0, blockwire_proto::target::Task::expected_read).min(total);
-        let end = (to as u32).min(expected);
-        if (from as u32) < end {
-            self.session.proto.send_data(slot, from as u32, end - from as u32, end == expected, None);
+        self.send_xor(slot);
+    }
+
+    /// Sends what is made and was not sent.
+    fn send_xor(&mut self, slot: Slot) {
+        let Some(task) = self.session.proto.task(slot).filter(|t| !t.frozen) else { return };
+        let (from, expected) = (task.data_in.queued_to, task.expected_read());
+        let work = self.session.work_mut(slot);
+        let expected = expected.min(work.total);
+        let end = (work.compared as u32).min(expected);
+        if from < end {
+            self.session.proto.send_data(slot, from, end - from, end == expected, None);
             self.wake_task(slot);
         }
     }

@@ -4,7 +4,7 @@
 //! it; `abort` of a logical unit comes to every worker that serves it, and each reports its part.
 //!
 //! A file per duty: `calls` (the boundary), `service` (what is ready), `timers`, `role` (receive loop and send path), `execute` (gates and
-//! checks), `read`, `step` (commands that take data), `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
+//! checks), `read`, `step` (commands that take data), `locks`, `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
 
 mod abort;
 mod breakdown;
@@ -13,6 +13,7 @@ mod commands;
 mod context;
 mod exclusive_or;
 mod execute;
+mod locks;
 mod read;
 mod reply;
 mod retention;

@@ -81,6 +81,9 @@ impl TargetSide {
             self.resume_held_reads(core);
         }
         self.shared.freed = false;
+        if !self.shared.quiescing.is_empty() {
+            self.shared.settle_quiescing();
+        }
         if !self.shared.aborts.is_empty() {
             self.settle_aborts();
         }
@@ -114,6 +117,7 @@ impl TargetSide {
             arena: &mut core.arena,
             events: &core.events,
             sink,
+            mailbox: &core.mailbox,
             worker: core.index,
             now: core.now,
             max_collect: self.max_transfer,
@@ -268,6 +272,9 @@ impl TargetSide {
             let Some(operation) = self.shared.operations.remove(at) else { continue };
             if self.shared.operations.is_empty() {
                 self.broken_arenas.clear(); // nothing reaches into them any more
+            }
+            if let Some((id, locks)) = &operation.lock {
+                self.shared.unlock(*id, locks);
             }
             for extent in operation.held {
                 core.arena.release(extent);

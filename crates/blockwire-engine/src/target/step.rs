@@ -20,6 +20,8 @@ pub(super) enum Next {
     Good,
     Sense(Sense),
     Op(Op),
+    /// As `Op`, of which is known that nobody has locked its range.
+    Free(Op),
 }
 
 impl Context<'_> {
@@ -35,7 +37,8 @@ impl Context<'_> {
                 Next::Wait => return,
                 Next::Good => return self.finish_good(slot),
                 Next::Sense(sense) => return self.finish_sense(slot, sense),
-                Next::Op(op) => {
+                Next::Op(op) if op.changes() && self.is_locked_out(slot, &op) => return,
+                Next::Op(op) | Next::Free(op) => {
                     if op.changes()
                         && let Some((start, len)) = op.range()
                     {
@@ -167,13 +170,14 @@ impl Context<'_> {
             && !fua
             && !compare
             && self.session.luns[lun].store().mapping().is_some()
+            && self.session.luns[lun].handle().locks.is_free()
         {
             self.offered = None;
             self.session.work_mut(slot).running_to = total;
             // SAFETY: the bytes lie in the receive buffer until the PDU at hand is done with; a store with a mapping carries out a write
             // that need not be durable before `submit` returns.
             let src = unsafe { IoVecs::single(base.cast_mut(), total as usize) };
-            return Next::Op(Op::Write { offset: start, src, fua });
+            return Next::Free(Op::Write { offset: start, src, fua });
         }
         self.keep_offered(slot);
         let work = self.session.work_mut(slot);

@@ -1,11 +1,15 @@
 //! What the engine keeps of one task beside its protocol record: the command, its memory, how far it is.
 
+use std::sync::Arc;
+
 use blockwire_proto::Slot;
 use blockwire_proto::target::Residual;
 
 use super::commands::Block;
 use crate::buffers::{Arena, Extent, SEGMENT};
 use crate::calls::Answer;
+use crate::events::StoreId;
+use crate::range_locks::RangeLocks;
 use crate::sys::socket::Part;
 
 /// Most bytes of a READ that are taken from the store at a time.
@@ -93,6 +97,9 @@ impl Piece {
     }
 }
 
+/// No exclusive range.
+pub(super) const NO_LOCK: u64 = 0;
+
 /// No place in the registry of direct READs.
 pub(super) const NOT_DIRECT: u32 = u32::MAX;
 
@@ -154,6 +161,8 @@ pub(super) struct Work {
     pub(super) collected: Option<u32>,
     /// DIVERT_ONE picked it, and it has not gone up yet.
     pub(super) picked: bool,
+    /// Its exclusive range, or `NO_LOCK`.
+    pub(super) lock: u64,
     /// It has its last status while a store operation of it may still run.
     pub(super) told: bool,
 }
@@ -200,6 +209,7 @@ impl Default for Work {
             deferred: None,
             collected: None,
             picked: false,
+            lock: NO_LOCK,
             told: false,
         }
     }
@@ -220,6 +230,7 @@ impl Work {
         self.range = 0;
         self.compared = 0;
         self.picked = false;
+        debug_assert!(self.lock == NO_LOCK);
         self.told = false;
         self.stage = Stage::Main;
         self.operation = 0;
@@ -387,6 +398,11 @@ pub(super) struct Operation {
     pub(super) generation: u32,
     /// It can change the medium.
     pub(super) changes: bool,
+    pub(super) store: StoreId,
+    /// Bytes `[start, end)` that it is about; none of a flush.
+    pub(super) range: (u64, u64),
+    /// The lock of a task that ended meanwhile.
+    pub(super) lock: Option<(u64, Arc<RangeLocks>)>,
     /// Memory of a task that ended meanwhile.
     pub(super) held: Vec<Extent>,
     /// Aborts that wait for its end.

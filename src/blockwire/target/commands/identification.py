@@ -74,9 +74,9 @@ def _identification(call: Call) -> bytes:
 
 
 def _extended(call: Call) -> bytes:
-    return ExtendedInquiry(
-        head_of_queue=True, ordered=True, simple=True, volatile_cache=call.unit.info.can_flush
-    ).encode()
+    # HEADSUP and ORDSUP stay 0: a command with such an attribute is done as a SIMPLE one. ORDERED would have to hold
+    # the commands of every nexus, on every worker of the plane, until the older ones have ended (SAM-5 8.6).
+    return ExtendedInquiry(simple=True, volatile_cache=call.unit.info.can_flush).encode()
 
 
 def _limits(call: Call) -> bytes:

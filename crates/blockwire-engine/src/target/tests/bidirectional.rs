@@ -1,5 +1,7 @@
 //! Commands with data both ways, and long CDBs (RFC 7143 11.2.2, 11.4.6, 11.7.3).
 
+use blockwire_store::filters::delay;
+
 use super::*;
 use crate::calls::{Answer as Reply, Effects};
 
@@ -233,4 +235,130 @@ fn the_longest_cdb_has_260_bytes() {
     rig.send(0, &with_ahs(0x80, 10, 2, &longer, 0, &extended(&longer), &[]));
     let events = rig.events();
     assert!(events.iter().any(|e| matches!(e, Event::ConnectionLost { code: "protocol-violation", .. })), "{events:?}");
+}
+
+fn xdwriteread(rig: &mut Rig, peer: usize, tag: u32, cmd_sn: u32, lba: u32, new: &[u8]) {
+    let (len, blocks) = (new.len() as u32, (new.len() / BLOCK) as u16);
+    rig.send(peer, &with_ahs(0xe0, tag, cmd_sn, &cdb10(0x53, 0, lba, blocks), len, &read_length(len), new));
+}
+
+/// Data-In and statuses of a peer, by tag.
+fn collect(rig: &mut Rig, peer: usize, into: &mut BTreeMap<u32, (Vec<u8>, Option<u8>)>) {
+    for (bhs, data) in rig.pdus(peer) {
+        let entry = into.entry(bhs.initiator_task_tag()).or_default();
+        match bhs.0[0] {
+            0x25 => entry.0.extend(data),
+            0x21 => entry.1 = Some(bhs.status()),
+            other => panic!("{other:#x}"),
+        }
+    }
+}
+
+/// The blocks are a command's own from its read to its write: every XOR is with what the command has overwritten.
+#[test]
+fn xdwritereads_and_writes_of_the_same_blocks_do_not_mix() {
+    let disk = ram();
+    let (slow, held) = delay::manual(Arc::clone(&disk));
+    let mut rig = Rig::with(slow, params(), PlaneOptions::default());
+    rig.session(8, params());
+    let other = rig.connect(8, connection(1));
+    let old = [1; 8 * BLOCK];
+    blockwire_store::write(&*disk, 0, &old, false).expect("written");
+    let (first, second, third) = ([2; 8 * BLOCK], [4; 8 * BLOCK], [8; 4 * BLOCK]);
+    // a write is out when the first one comes, and has to end before it reads
+    rig.command_on(other, 0xa0, &cdb10(0x2a, 0, 0, 4), third.len() as u32, &third);
+    assert_eq!(held.held(), 1);
+    xdwriteread(&mut rig, 0, 1, 1, 0, &first);
+    assert_eq!(held.held(), 1, "the write that came before it is out");
+    assert_eq!(held.release(1), 1);
+    rig.step();
+    assert_eq!(held.held(), 1, "now it reads");
+    xdwriteread(&mut rig, other, 2, 2, 0, &second);
+    rig.peers[0].cmd_sn = 2;
+    rig.command_on(0, 0xa0, &cdb10(0x2a, 0, 6, 1), BLOCK as u32, &[16; BLOCK]);
+    // and what it has not locked is everybody's
+    rig.command_on(0, 0xa0, &cdb10(0x2a, 0, 8, 1), BLOCK as u32, &[32; BLOCK]);
+    assert_eq!(held.held(), 2);
+    let mut seen = [BTreeMap::new(), BTreeMap::new()];
+    for _ in 0..20 {
+        held.release(1);
+        collect(&mut rig, 0, &mut seen[0]);
+        collect(&mut rig, other, &mut seen[1]);
+    }
+    assert_eq!((seen[0].len(), seen[1].len()), (3, 2));
+    assert!(seen.iter().flat_map(BTreeMap::values).all(|(_, status)| *status == Some(0)), "{seen:?}");
+    let before = [[8; 4 * BLOCK], [1; 4 * BLOCK]].concat();
+    assert!(seen[0][&1].0 == xor(&before, &first));
+    let mut between = first;
+    let mut after = second;
+    // the write waited for the first one; which of it and the second one came first is free
+    let written = xor(&seen[1][&2].0, &second);
+    if written[6 * BLOCK] == 16 {
+        between[6 * BLOCK..7 * BLOCK].fill(16);
+    } else {
+        after[6 * BLOCK..7 * BLOCK].fill(16);
+    }
+    assert!(written == between);
+    let mut found = [0; 8 * BLOCK];
+    blockwire_store::read(&*disk, 0, &mut found).expect("read");
+    assert!(found == after);
+    assert_eq!(rig.in_use(), 0);
+}
+
+/// A command that ends in the middle gives its blocks back.
+#[test]
+fn an_aborted_xdwriteread_keeps_nobody_out() {
+    let disk = ram();
+    let (slow, held) = delay::manual(Arc::clone(&disk));
+    let mut rig = Rig::with(slow, params(), PlaneOptions::default());
+    xdwriteread(&mut rig, 0, 1, 1, 0, &[2; 8 * BLOCK]);
+    rig.step();
+    assert_eq!(held.held(), 1, "it reads");
+    let target = AbortTarget::Task { session: SESSION, initiator_task_tag: 1, ref_cmd_sn: None };
+    let report = rig.abort(target, None);
+    rig.peers[0].cmd_sn = 2;
+    let tag = rig.command(0xa0, &cdb10(0x2a, 0, 0, 8), 4096, &[7; 4096]);
+    for _ in 0..4 {
+        held.release(1);
+        rig.step();
+    }
+    assert!(report.lock().expect("lock").as_ref().expect("over").found);
+    assert_eq!(rig.pdus(0).last().expect("answered").0.initiator_task_tag(), tag);
+    let mut found = [0; 4096];
+    blockwire_store::read(&*disk, 0, &mut found).expect("read");
+    assert_eq!(found, [7; 4096]);
+    assert_eq!(rig.in_use(), 0);
+}
+
+/// Without its connection it is finished all the same, so that nobody waits for its initiator; the XOR comes later.
+#[test]
+fn a_frozen_xdwriteread_that_has_begun_goes_on() {
+    let level_2 = SessionParams { error_recovery_level: 2, data_sequence_in_order: false, ..params() };
+    let disk = ram();
+    let (slow, held) = delay::manual(Arc::clone(&disk));
+    let mut rig = Rig::with(slow, level_2, PlaneOptions::default());
+    let other = rig.connect(SESSION, connection(2));
+    blockwire_store::write(&*disk, 0, &[1; 8 * BLOCK], false).expect("written");
+    xdwriteread(&mut rig, 0, 1, 1, 0, &[2; 8 * BLOCK]);
+    rig.step();
+    rig.release(1, ReleaseMode::Freeze);
+    rig.peers[other].cmd_sn = 2;
+    let tag = rig.command_on(other, 0xa0, &cdb10(0x2a, 0, 0, 8), 4096, &[7; 4096]);
+    for _ in 0..4 {
+        held.release(1);
+        rig.step();
+    }
+    assert_eq!(rig.pdus(other)[0].0.initiator_task_tag(), tag);
+    rig.events();
+    recovery::reassign(&mut rig, other, 1, 1, 0);
+    let mut seen = BTreeMap::new();
+    for (bhs, data) in rig.pdus(other).into_iter().skip(1) {
+        let entry: &mut (Vec<u8>, Option<u8>) = seen.entry(bhs.initiator_task_tag()).or_default();
+        match bhs.0[0] {
+            0x25 => entry.0.extend(data),
+            0x21 => entry.1 = Some(bhs.status()),
+            other => panic!("{other:#x}"),
+        }
+    }
+    assert_eq!(seen[&1], (vec![3; 8 * BLOCK], Some(0)));
 }

@@ -81,9 +81,9 @@ impl Rig {
         let clock = Clock::manual();
         let mailbox = Arc::new(Mailbox::new().expect("descriptor"));
         let events = Arc::new(EventQueue::new().expect("descriptor"));
-        let worker = Worker::new(0, &options, clock.clone(), mailbox, events).expect("worker");
+        let worker = Worker::new(0, &options, clock.clone(), Arc::clone(&mailbox), events).expect("worker");
         let store = StoreHandle::new(3, store);
-        store.serve_on(0);
+        store.serve_on(0, &mailbox);
         let mut rig = Self { worker, clock, store, peers: Vec::new() };
         rig.session(SESSION, params);
         rig.connect(SESSION, connection(1));
