@@ -199,16 +199,32 @@ impl Event {
             _ => false,
         }
     }
+
+    /// Bytes of data in an event that only tells something.
+    fn told_bytes(&self) -> usize {
+        match self {
+            Self::ControlPdu { data, .. } if self.only_tells() => data.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// While so many events wait, those that only tell something are dropped: a peer that breaks rules faster than anybody
 /// reads about it must not fill the memory.
 const MOST_TOLD: usize = 16_384;
+/// The same for the data in them: an unsolicited PDU may be as long as MaxRecvDataSegmentLength.
+const MOST_TOLD_BYTES: usize = 1 << 20;
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<Event>,
+    told_bytes: usize,
+}
 
 /// Events of a plane, oldest first, with a descriptor that polls readable while there are some.
 #[derive(Debug)]
 pub struct EventQueue {
-    events: Mutex<VecDeque<Event>>,
+    waiting: Mutex<Waiting>,
     ready: EventFd,
 }
 
@@ -216,16 +232,18 @@ impl EventQueue {
     /// # Errors
     /// The system's, when no descriptor is left.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { events: Mutex::default(), ready: EventFd::new()? })
+        Ok(Self { waiting: Mutex::default(), ready: EventFd::new()? })
     }
 
     pub fn push(&self, event: Event) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        if events.len() >= MOST_TOLD && event.only_tells() {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = event.told_bytes();
+        if (waiting.events.len() >= MOST_TOLD || waiting.told_bytes + bytes > MOST_TOLD_BYTES) && event.only_tells() {
             return;
         }
-        events.push_back(event);
-        if events.len() == 1 {
+        waiting.told_bytes += bytes;
+        waiting.events.push_back(event);
+        if waiting.events.len() == 1 {
             self.ready.signal();
         }
     }
@@ -238,10 +256,11 @@ impl EventQueue {
     /// Takes up to `maximum` events.
     #[must_use]
     pub fn drain(&self, maximum: usize) -> Vec<Event> {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let n = maximum.min(events.len());
-        let out = events.drain(..n).collect();
-        if events.is_empty() {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let n = maximum.min(waiting.events.len());
+        let out: Vec<Event> = waiting.events.drain(..n).collect();
+        waiting.told_bytes -= out.iter().map(Event::told_bytes).sum::<usize>();
+        if waiting.events.is_empty() {
             self.ready.clear();
         }
         out
@@ -271,5 +290,27 @@ mod tests {
         let events = queue.drain(usize::MAX);
         assert_eq!(events.len(), MOST_TOLD + 2);
         assert!(matches!(events[MOST_TOLD..], [Event::OpDone { op: 9, .. }, Event::ControlPdu { token: 8, .. }]));
+    }
+
+    #[test]
+    fn unsolicited_data_is_bounded_by_its_bytes() {
+        let queue = EventQueue::new().expect("descriptor");
+        let pdu = |token| Event::ControlPdu {
+            session: 1,
+            cid: 0,
+            header: [0; BHS_LEN],
+            data: vec![0; 100_000],
+            tag: 0,
+            token,
+        };
+        for _ in 0..100 {
+            queue.push(pdu(0));
+        }
+        queue.push(pdu(8)); // an answer
+        assert_eq!(queue.drain(5).len(), 5);
+        queue.push(pdu(0)); // there is room again
+        let rest = queue.drain(usize::MAX);
+        assert_eq!(rest.len(), 5 + 2);
+        assert!(matches!(rest[5..], [Event::ControlPdu { token: 8, .. }, Event::ControlPdu { token: 0, .. }]));
     }
 }

@@ -5,6 +5,7 @@ mod digests;
 mod fields;
 mod hostile;
 mod losses;
+mod misbehaviour;
 mod numbers;
 mod orders;
 mod peer;

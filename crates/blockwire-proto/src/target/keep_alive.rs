@@ -1,11 +1,12 @@
 //! NOP both ways (RFC 7143 11.18, 11.19): pings answered, and pings of our own with their timers.
 
 use blockwire_wire::bhs::FINAL;
+use blockwire_wire::opcode::reject;
 use blockwire_wire::{Bhs, Opcode, RESERVED_TAG};
 
 use super::connection::Ping;
 use super::respond::SendMark;
-use super::session::TargetSession;
+use super::session::{TargetEvent, TargetSession};
 use crate::endpoint::{Fatal, FatalCode};
 use crate::params::ConnIndex;
 use crate::send_queue::Payload;
@@ -94,6 +95,10 @@ impl TargetSession {
                     // it was asked before the answers that are waited for were sent
                     self.solicit_acknowledgement(conn);
                 }
+            } else if bhs.target_transfer_tag() != RESERVED_TAG {
+                let what = "a NOP-Out that answers no ping of ours (RFC 7143 11.18.2)";
+                self.events.push_back(TargetEvent::Violation { conn, what, header: *bhs });
+                return self.reject(conn, bhs, reject::INVALID_PDU_FIELD);
             }
             return Ok(());
         }

@@ -198,13 +198,16 @@ impl TargetSession {
         task.bidirectional_read = if read && write { bidirectional_read } else { 0 };
         let length = bhs.data_segment_length();
         let mut keep = true;
+        let mut wrong = None;
         if length > 0 {
             let most = task.expected_write().min(self.params.first_burst_length);
             if !write || !self.params.immediate_data {
                 task.out.condition = Some(Condition::UnexpectedUnsolicitedData);
+                wrong = Some("immediate data where there may be none (RFC 7143 13.11)");
                 keep = false;
             } else if length > most {
                 task.out.condition = Some(Condition::IncorrectAmountOfData);
+                wrong = Some("more immediate data than FirstBurstLength or the transfer (RFC 7143 11.3.4, 13.14)");
                 keep = false;
             }
         }
@@ -214,10 +217,12 @@ impl TargetSession {
             task.out.heard = self.now;
             if self.params.initial_r2t {
                 task.out.condition = Some(Condition::UnexpectedUnsolicitedData);
+                wrong = Some("unsolicited data is announced although InitialR2T=Yes (RFC 7143 13.10)");
             }
-        }
-        if !last {
             self.watch_data(conn);
+        }
+        if let Some(what) = wrong {
+            self.events.push_back(TargetEvent::Violation { conn, what, header: *bhs });
         }
         let slot = self.insert_task(task);
         let destination = if keep { Self::task_destination(slot, 0) } else { Destination::Discard };

@@ -8,6 +8,7 @@ mod exhausted;
 mod flow;
 mod gates;
 mod hostile;
+mod noise;
 mod recovery;
 mod retention;
 mod sessions;

@@ -6,6 +6,7 @@ mod data;
 mod fields;
 mod hostile;
 mod limits;
+mod misbehaviour;
 mod recover;
 mod recovery;
 mod removed;

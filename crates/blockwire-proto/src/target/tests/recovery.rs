@@ -120,8 +120,12 @@ fn a_read_is_sent_again_from_the_byte_that_is_missing() {
     let max = rig.session.numbers().max_cmd_sn;
     assert_eq!(max, 9, "one task, counted once");
     // acknowledged on the new connection: StatSN was 100 there
-    rig.feed(1, &Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, 5).u32(24, 2).u32(28, 101).bytes((false, false)), 48)
-        .expect("fine");
+    rig.feed(
+        1,
+        &Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, NO_TAG).u32(24, 2).u32(28, 101).bytes((false, false)),
+        48,
+    )
+    .expect("fine");
     assert_eq!(rig.events(), [TargetEvent::Released(slot)]);
 }
 
