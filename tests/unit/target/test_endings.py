@@ -21,7 +21,8 @@ from blockwire.wire.login import LoginRequest
 from blockwire.wire.nop import NopOut
 from tests.unit.target.conftest import NAME, Bench, Run
 from tests.unit.target.raw_initiator import INITIATOR
-from tests.unit.target.test_sessions import ISID2, ask_targets
+from tests.unit.target.test_discovery import ask_targets
+from tests.unit.target.test_sessions import ISID2
 
 
 @pytest.mark.parametrize("evicted", [False, True])
