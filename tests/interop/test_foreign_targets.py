@@ -28,8 +28,13 @@ def test_info(foreign: PeerTarget) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", ["", "?InitialR2T=Yes&ImmediateData=No", "?HeaderDigest=CRC32C&DataDigest=CRC32C"],
-    ids=["default", "r2t-only", "digests"],
+    "keys",
+    [
+        "", "?InitialR2T=Yes&ImmediateData=No", "?HeaderDigest=CRC32C&DataDigest=CRC32C",
+        # commands are longer than a burst, and tgt's Data-In sequences with them
+        "?MaxBurstLength=8192&FirstBurstLength=4096",
+    ],
+    ids=["default", "r2t-only", "digests", "short-bursts"],
 )  # fmt: skip
 def test_copy_there_and_back(foreign: PeerTarget, image: Path, tmp_path: Path, keys: str) -> None:
     back = tmp_path / "back.raw"
@@ -40,7 +45,7 @@ def test_copy_there_and_back(foreign: PeerTarget, image: Path, tmp_path: Path, k
 
 @pytest.mark.parametrize(
     ("rw", "size", "depth"),
-    [("randread", "4k", 1), ("randread", "4k", 32), ("randwrite", "4k", 32), ("read", "256k", 8), ("write", "64k", 8)],
+    [("randread", "4k", 1), ("randread", "4k", 32), ("randwrite", "4k", 32), ("read", "1m", 4), ("write", "64k", 8)],
 )
 def test_bench(foreign: PeerTarget, rw: str, size: str, depth: int) -> None:
     extra = ["--overwrite"] if "write" in rw else []

@@ -18,6 +18,9 @@ from blockwire.scsi.luns import parse_lun_list
 if TYPE_CHECKING:
     from blockwire.initiator.session import Session
 
+LONGEST_COMMAND = 1 << 20
+"""Bytes of one READ or WRITE, unless the device or the data plane takes less or MaxBurstLength is longer: beyond it
+several commands at once are worth more than a longer one."""
 _MOST_LUN_DATA = 1 << 20
 """REPORT LUNS data that is asked for, bytes: 131071 LUNs."""
 
@@ -74,7 +77,7 @@ async def open_lun(session: Session, lun: int, read_only: bool, *, owns_session:
         )  # fmt: skip
     pages = await identify.supported_pages(session, lun)
     who = await identify.identity(session, lun, pages)
-    # One Data-In sequence for one command: some targets (tgt) take no notice of MaxBurstLength (13.13) in reads.
-    longest = min(session.plane.limits().max_transfer, session.parameters.max_burst_length)
+    # MaxBurstLength (13.13) bounds a sequence, not a command: what it is set to only makes longer commands worthwhile.
+    longest = min(session.plane.limits().max_transfer, max(LONGEST_COMMAND, session.parameters.max_burst_length))
     geometry = await identify.geometry(session, lun, pages, longest)
     return Lun(session, lun, geometry, who, read_only, owns_session)

@@ -127,6 +127,7 @@ impl InitiatorSession {
         let mut own = state.counters.list();
         own.push(("unfinished", state.side.proto.unfinished() as u64));
         own.push(("initiator", 1));
+        own.push(("data_in_sequences_too_long", state.side.proto.long_sequences()));
         let recovered = *state.side.proto.recovery_counters();
         own.extend([
             ("snacks_sent", recovered.snacks),

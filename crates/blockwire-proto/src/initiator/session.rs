@@ -76,6 +76,8 @@ pub struct InitiatorSession {
     pub(super) now: u64,
     pub(super) recovery_timeout: u64,
     pub(super) recovered: RecoveryCounters,
+    /// Data-In sequences that went beyond MaxBurstLength.
+    pub(super) long_sequences: u64,
     /// CmdSNs of requests that ended here without the target having acknowledged them.
     pub(super) holes: Vec<u32>,
     /// ExpStatSN of connections that are gone, by CID: a logout for recovery tells it (RFC 7143 11.14.4).
@@ -119,6 +121,7 @@ impl InitiatorSession {
             now: 0,
             recovery_timeout: DEFAULT_TIMEOUT,
             recovered: RecoveryCounters::default(),
+            long_sequences: 0,
             holes: Vec::new(),
             gone: Vec::new(),
             any_missed: false,
@@ -147,6 +150,12 @@ impl InitiatorSession {
     #[must_use]
     pub fn recovery_counters(&self) -> &RecoveryCounters {
         &self.recovered
+    }
+
+    /// Data-In sequences of the target that went beyond MaxBurstLength (RFC 7143 13.13). They were taken.
+    #[must_use]
+    pub fn long_sequences(&self) -> u64 {
+        self.long_sequences
     }
 
     #[must_use]

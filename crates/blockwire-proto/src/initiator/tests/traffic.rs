@@ -42,6 +42,25 @@ fn data_and_status_in_one_pdu() {
     assert_eq!(rig.session.unfinished(), 0);
 }
 
+/// tgt sends each read as one sequence, whatever MaxBurstLength says (13.13): the data is good.
+#[test]
+fn a_sequence_beyond_max_burst_length_is_taken_and_counted_once() {
+    let session = SessionParams { max_burst_length: 1024, ..SessionParams::default() };
+    let mut rig = Rig::new(session, ConnectionParams::default());
+    let slot = rig.read(4096);
+    rig.sent(0);
+    let data = pattern(4096);
+    rig.deliver(0, &data_in(TAG, 0, 0, 0, 0, 0, &data[..1024])).unwrap();
+    assert_eq!(rig.session.long_sequences(), 0);
+    rig.deliver(0, &data_in(TAG, 0, 0, 1, 1024, 0, &data[1024..2048])).unwrap();
+    rig.deliver(0, &data_in(TAG, 0x80, 0, 2, 2048, 0, &data[2048..3072])).unwrap(); // F
+    assert_eq!(rig.session.long_sequences(), 1);
+    rig.deliver(0, &data_in(TAG, 0x81, STAT_SN, 3, 3072, 0, &data[3072..])).unwrap(); // F and S
+    assert_eq!(rig.ended(), good(0));
+    assert_eq!(rig.memory[&slot], data);
+    assert_eq!(rig.session.long_sequences(), 1);
+}
+
 #[test]
 fn underflow_overflow_and_sense() {
     let mut rig = Rig::plain();
