@@ -141,8 +141,16 @@ class Session:
 
     # ------------------------------------------------------------------ opening
     async def start(self) -> None:
-        """Logs in for the first time; any error is the caller's."""
-        await self._establish()
+        """Logs in for the first time; any error is the caller's, and nothing of the session is left then."""
+        try:
+            await self._establish()
+        except BaseException:
+            # Given up while further connections were opened: the session is there, and nobody has it.
+            was, self.state = self.state, State.CLOSED
+            self._hurry.set()
+            if was is State.OPEN:
+                self._forget(self.id)
+            raise
 
     async def _establish(self) -> None:
         # 6.3.5: a session is reinstated from FAILED; the table has no N6 that would lead there from LOGGED_IN

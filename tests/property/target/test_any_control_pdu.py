@@ -1,4 +1,4 @@
-"""Any control PDU in the full feature phase is answered, and breaks nothing of ours; any bytes in a discovery session end
+"""Any control PDU in the full feature phase is answered and breaks nothing of ours; any bytes in a discovery session end
 it at worst."""
 
 from __future__ import annotations
