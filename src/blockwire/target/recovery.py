@@ -152,6 +152,7 @@ class Recovery:
     # ------------------------------------------------------------------ coming
     async def make_room(self, cid: int) -> None:
         """A new connection has this CID: an old one is logged out thereby (6.3.4)."""
+        self._closing.pop(cid, None)
         left = self.connections.remains.get(cid)
         if cid in self.connections.live:
             await self._take(cid, ReleaseMode.FREEZE if self.keeps else ReleaseMode.TERMINATE)
@@ -192,12 +193,13 @@ class Recovery:
             for other in [other for other in live if other != cid]:
                 await self._take(other, ReleaseMode.TERMINATE)
                 self.connections.closed(other)
+            self._look("logout", "")  # the connection that asked may be gone by now
             return self._answer(request, LogoutResult.SUCCESS), Effects(close=True)
         if reason is LogoutReason.REMOVE_FOR_RECOVERY and not self.keeps:
             return self._answer(request, LogoutResult.RECOVERY_NOT_SUPPORTED), Effects()
         if request.cid not in live and request.cid not in remains:
             return self._answer(request, LogoutResult.CID_NOT_FOUND), Effects()
-        if request.cid == cid:
+        if request.cid == cid and cid in live:
             self._closing[cid] = reason
             return self._answer(request, LogoutResult.SUCCESS), Effects(close=True)
         if reason is LogoutReason.REMOVE_FOR_RECOVERY and self.seconds is not None:
@@ -217,6 +219,7 @@ class Recovery:
             await self._discard(request.cid)
         elif left is None:
             self._attention(None)
+        self._look("logout", "", closing=True)
         return self._answer(request, LogoutResult.SUCCESS), Effects()
 
     def _answer(self, request: LogoutRequest, result: LogoutResult) -> LogoutResponse:

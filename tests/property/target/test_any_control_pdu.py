@@ -1,5 +1,7 @@
-"""Any control PDU in the full feature phase is answered and breaks nothing of ours; any bytes in a discovery session end
-it at worst."""
+"""Any control PDU in the full feature phase is answered and breaks nothing of ours.
+
+Any bytes in a discovery session end it at worst.
+"""
 
 from __future__ import annotations
 

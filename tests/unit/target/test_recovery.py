@@ -373,3 +373,46 @@ def test_query_task_gives_a_task_of_a_connection_that_was_logged_out_a_new_alleg
         assert await query(79) == (0, api.Effects())
 
     scenario(run, body)
+
+
+# ---------------------------------------------------------------------- logouts whose connection is lost meanwhile
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("retain", [0, 20])
+@pytest.mark.parametrize(("reason", "cid"), [(LogoutReason.CLOSE_SESSION, 0), (LogoutReason.CLOSE_CONNECTION, 2)])
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_a_logout_and_the_loss_of_everything(
+    run: Run, level: int, retain: int, reason: LogoutReason, cid: int, order: tuple[int, int]
+) -> None:
+    async def body(joined: Joined) -> None:
+        assert await joined.join(2) == 0
+        plane, session = joined.bench.plane, joined.session
+        request = LogoutRequest(reason=reason, initiator_task_tag=6, cid=cid)
+        plane.inject(api.ControlPdu(session, 1, request.encode(), b"", 77))
+        for lost in order:
+            del plane.connections[session, lost]
+            plane.inject(api.ConnectionLost(session, lost, "reset"))
+        await joined.bench.settle()
+        if reason is LogoutReason.CLOSE_CONNECTION and retain:
+            assert joined.alive  # the other connection may come back within Time2Retain
+        else:
+            assert not joined.alive
+            assert len(joined.bench.server.sessions) == 0
+
+    scenario(run, body, level=level, retain=retain)
+
+
+def test_a_logout_of_a_connection_that_is_gone_says_nothing_about_the_next_one(run: Run) -> None:
+    async def body(joined: Joined) -> None:
+        assert await joined.join(2) == 0
+        plane, session = joined.bench.plane, joined.session
+        request = LogoutRequest(reason=LogoutReason.CLOSE_CONNECTION, initiator_task_tag=6, cid=2)
+        del plane.connections[session, 2]
+        plane.inject(api.ConnectionLost(session, 2, "reset"), api.ControlPdu(session, 2, request.encode(), b"", 77))
+        await joined.bench.settle()
+        assert await joined.join(2) == 0
+        await joined.lose(2)
+        (found,) = (s for s in joined.bench.server.sessions)
+        # It was lost, not logged out: its tasks wait.
+        assert list(found.recovery.connections.remains) == [2]  # type: ignore[attr-defined]
+
+    scenario(run, body)
