@@ -382,6 +382,7 @@ pub fn run(bytes: &[u8]) {
         cids: 0,
         closing: Vec::new(),
     };
+    target.session.set_soliciting(more & 0x80 != 0);
     target.connect(&mut input);
     while !input.is_empty() {
         match input.byte() & 0x1f {

@@ -66,6 +66,12 @@ fn changed(offset: u64) -> StoreError {
     StoreError::new(ErrorKind::Changed, "the file became shorter than the store").at(offset)
 }
 
+/// Stable storage cannot be promised any more.
+pub(crate) fn lost_writes() -> StoreError {
+    let text = "an earlier flush failed and writes may be lost; open the store anew after checking";
+    StoreError { errno: libc::EIO, ..StoreError::new(ErrorKind::Medium, text) }
+}
+
 impl OpenFile {
     /// Which way a request over these pieces takes.
     pub(crate) fn path(&self, offset: u64, pieces: &[IoVec], total: usize) -> Path {
@@ -108,11 +114,7 @@ impl OpenFile {
 
     /// Refuses to promise stable storage after writes were lost.
     pub(crate) fn check_nothing_lost(&self) -> Outcome {
-        if self.lost_writes.load(Ordering::Acquire) {
-            let text = "an earlier flush failed and writes may be lost; open the store anew after checking";
-            return Err(StoreError { errno: libc::EIO, ..StoreError::new(ErrorKind::Medium, text) });
-        }
-        Ok(())
+        if self.lost_writes.load(Ordering::Acquire) { Err(lost_writes()) } else { Ok(()) }
     }
 
     fn flush(&self) -> Outcome {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{ErrorKind, StoreError};
 use crate::memory::Region;
@@ -10,6 +10,7 @@ use crate::op::{Op, Outcome, Submitted};
 use crate::options::{OpenOptions, Params};
 use crate::pool::{Execute, Job, Pool};
 use crate::stores::backing::{Backing, size_from_options};
+use crate::stores::file_io::lost_writes;
 use crate::sys;
 use crate::{Capabilities, CompletionSink, Geometry, Mapping, Store, StoreIdentity, check_op};
 
@@ -23,6 +24,8 @@ struct Inner {
     size: AtomicU64,
     /// Only for a mapped file: keeps it open, and with it its lock.
     backing: Option<Backing>,
+    /// Writing back failed. The kernel tells that once and calls the lost pages clean, so that a later flush would succeed.
+    lost_writes: AtomicBool,
 }
 
 struct RamStore {
@@ -47,7 +50,7 @@ pub(crate) fn open(
             };
             let len = usize::try_from(size).map_err(|_| no_memory(libc::ENOMEM))?;
             let region = Region::anonymous(len, GROWTH).map_err(no_memory)?;
-            (Inner { region, size: AtomicU64::new(size), backing: None }, ("ram", name.to_string()))
+            (Inner::new(region, size, None), ("ram", name.to_string()))
         }
         Some(path) => {
             let backing = Backing::open(path, options)?;
@@ -90,7 +93,7 @@ fn map_backing(backing: Backing, options: &OpenOptions) -> Result<Inner, StoreEr
             .map_err(|errno| StoreError::from_errno(errno, "cannot be mapped"))
     };
     match map() {
-        Ok(region) => Ok(Inner { region, size: AtomicU64::new(backing.size), backing: Some(backing) }),
+        Ok(region) => Ok(Inner::new(region, backing.size, Some(backing))),
         Err(error) => {
             backing.undo();
             Err(error.context(&shown))
@@ -99,12 +102,21 @@ fn map_backing(backing: Backing, options: &OpenOptions) -> Result<Inner, StoreEr
 }
 
 impl Inner {
+    fn new(region: Region, size: u64, backing: Option<Backing>) -> Self {
+        Self { region, size: AtomicU64::new(size), backing, lost_writes: AtomicBool::new(false) }
+    }
+
     fn sync(&self, offset: u64, len: u64) -> Outcome {
         if self.backing.is_none() {
             return Ok(());
         }
-        let done = self.region.sync(offset, len as usize);
-        done.map_err(|errno| StoreError::from_errno(errno, "writing the mapping back to its file failed").at(offset))
+        if self.lost_writes.load(Ordering::Acquire) {
+            return Err(lost_writes());
+        }
+        self.region.sync(offset, len as usize).map_err(|errno| {
+            self.lost_writes.store(true, Ordering::Release);
+            StoreError::from_errno(errno, "writing the mapping back to its file failed").at(offset)
+        })
     }
 
     fn resize(&self, size: u64) -> Outcome {
@@ -210,5 +222,25 @@ impl Store for RamStore {
 
     fn try_cancel(&self, token: u64) -> bool {
         self.pool.try_cancel(token)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_called_durable_after_writes_were_lost() {
+        let path = std::env::temp_dir().join(format!("blockwire-ram-lost-{}", std::process::id()));
+        let options = OpenOptions { create_size: Some(8192), ..OpenOptions::default() };
+        let backing = Backing::open(path.to_str().expect("text"), &options).expect("created");
+        let inner = map_backing(backing, &options).expect("mapped");
+        std::fs::remove_file(&path).expect("there");
+        let zero = || Op::Zero { offset: 0, len: 512, may_unmap: false, fua: true };
+        assert_eq!((inner.run(&Op::Flush), inner.run(&zero())), (Ok(()), Ok(())));
+        inner.lost_writes.store(true, Ordering::Release);
+        for op in [Op::Flush, zero()] {
+            assert_eq!(inner.run(&op).map_err(|error| error.kind), Err(ErrorKind::Medium), "{op:?}");
+        }
     }
 }
