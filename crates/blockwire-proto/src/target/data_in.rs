@@ -73,13 +73,7 @@ impl TargetSession {
         if self.shuffle.is_some() && len > 0 {
             return self.send_shuffled(slot, offset, len, finish);
         }
-        // 11.7.3: the status of a bidirectional command MUST be in a SCSI Response; so must one with a SNACK Tag (11.16.3)
-        let plain = task.expected_write() == 0
-            && self.fence.is_clear()
-            && !task.fenced
-            && !task.close_after
-            && task.snack_tag == 0;
-        let collapse = plain && finish.as_ref().is_some_and(|f| f.status == status::GOOD && f.response == 0);
+        let collapse = task.may_carry_status(finish.as_ref()) && self.fence.is_clear();
         let keep_log = self.params.error_recovery_level > 0;
         let congested = self.limits.command_window as usize * 4;
         let (exp, mut max) = (self.window.exp_cmd_sn(), self.window.max_cmd_sn());
@@ -163,6 +157,14 @@ impl TargetSession {
 }
 
 impl Task {
+    /// Whether the last Data-In may carry this status (RFC 7143 11.7.3). The status of a bidirectional command MUST be in a SCSI
+    /// Response; so must one with a SNACK Tag (11.16.3).
+    #[inline]
+    pub(super) fn may_carry_status(&self, finish: Option<&Finish>) -> bool {
+        let plain = self.expected_write() == 0 && !self.fenced && !self.close_after && self.snack_tag == 0;
+        plain && finish.is_some_and(|f| f.status == status::GOOD && f.response == 0)
+    }
+
     /// Notes what the Data-In that was just numbered carries.
     pub(super) fn log_data(&mut self, offset: u32, len: u32, is_final: bool) {
         if self.data_in.forgotten || self.data_in.log.push(u64::from(offset), len, is_final).is_err() {

@@ -304,19 +304,22 @@ impl TargetSession {
                 task.finish = None;
                 return Ok(Rebound::Lost);
             }
-            // R2Ts that were lost with the connection are sent anew, with numbers that follow
-            let first = if exp_data_sn > task.data_in.log.first() && exp_data_sn <= task.data_in.log.next() {
-                exp_data_sn
-            } else {
-                task.data_in.log.first()
-            };
-            self.acknowledge_data(slot, first);
-            let data_in = &mut self.tasks[slot].data_in;
-            data_in.r2ts -= data_in.log.r2ts_from(first);
-            again = resume_data_in(&mut data_in.log, exp_data_sn);
-            data_in.data_sn = first;
-            data_in.ack_request = None;
-            data_in.burst = 0;
+            task.data_in.ack_request = None;
+            task.data_in.burst = 0;
+            // one that has all of a read whose log was given up needs nothing again
+            if !task.data_in.forgotten {
+                // R2Ts that were lost with the connection are sent anew, with numbers that follow
+                let first = if exp_data_sn > task.data_in.log.first() && exp_data_sn <= task.data_in.log.next() {
+                    exp_data_sn
+                } else {
+                    task.data_in.log.first()
+                };
+                self.acknowledge_data(slot, first);
+                let data_in = &mut self.tasks[slot].data_in;
+                data_in.r2ts -= data_in.log.r2ts_from(first);
+                again = resume_data_in(&mut data_in.log, exp_data_sn);
+                data_in.data_sn = first;
+            }
         }
         self.queue_ranges(slot, &again);
         let task = &self.tasks[slot];

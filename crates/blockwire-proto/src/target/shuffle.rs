@@ -1,7 +1,5 @@
 //! Data and R2Ts in an order that only the keys allow: a policy for testing initiators (RFC 7143 13.18, 13.19).
 
-use blockwire_wire::opcode::status;
-
 use super::data_in::whole_segments;
 use super::data_in::{data_in_header, put_status};
 use super::respond::SendMark;
@@ -73,13 +71,7 @@ impl TargetSession {
             sequences.sort_unstable();
         }
         self.shuffle = Some(shuffle);
-        let task = &self.tasks[slot];
-        let plain = task.expected_write() == 0
-            && self.fence.is_clear()
-            && !task.fenced
-            && !task.close_after
-            && task.snack_tag == 0;
-        let collapse = plain && finish.as_ref().is_some_and(|f| f.status == status::GOOD && f.response == 0);
+        let collapse = self.tasks[slot].may_carry_status(finish.as_ref()) && self.fence.is_clear();
         let many = sequences.len();
         for (i, pdus) in sequences.into_iter().enumerate() {
             let ends = pdus.len();

@@ -128,3 +128,22 @@ fn plugging_ends_at_the_window() {
     rig.session.consume_before(3);
     assert_eq!(rig.session.numbers().exp_cmd_sn, 17, "what is behind is behind");
 }
+
+#[test]
+fn a_task_whose_log_was_given_up_moves_when_the_initiator_has_all_of_it() {
+    let mut rig = Rig::new(SessionParams { error_recovery_level: 2, data_sequence_in_order: false, ..params() });
+    rig.connect(connection(0, 4096));
+    rig.ok(&command(0xc0, 3, 1, 600_000));
+    let slot = rig.delivered()[0];
+    for i in 0..400 {
+        // a segment length that changes all the time: more than 256 runs
+        rig.session.set_segment_lengths(0, None, Some(512 + 4 * (i % 3)));
+        rig.session.send_data(slot, i * 1500, 1500, i == 399, (i == 399).then(Finish::default));
+    }
+    let next = rig.sent(0).iter().filter(|(b, _)| b.0[0] == 0x25).map(|(b, _)| b.data_sn()).max().expect("some") + 1;
+    rig.session.freeze_connection(0);
+    let conn = rig.connect(connection(1, 4096));
+    assert_eq!(rig.session.rebind(slot, conn, next), Ok(Rebound::Answered));
+    let sent: Vec<(u8, u32)> = rig.sent(conn).iter().map(|(b, _)| (b.0[0], b.exp_data_sn())).collect();
+    assert_eq!(sent, [(0x21, next)], "the status, and the number of the Data-In that there were (11.4.8)");
+}
