@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from blockwire.wire.constants import (
     AsyncEvent,
     LogoutReason,
     LogoutResult,
+    Opcode,
     RejectReason,
     TaskResponse,
 )
@@ -32,8 +34,14 @@ from blockwire.wire.reject import Reject
 from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
 from blockwire.wire.text import TextRequest
 
+_log = logging.getLogger("blockwire.target")
+
 WINDOW = 8
 """Commands a discovery session may have in flight."""
+_OF_INITIATORS = {0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x10}
+"""Opcodes that an initiator may use (11.2.1.2)."""
+_WITHOUT_CMD_SN = {Opcode.DATA_OUT, Opcode.SNACK}
+
 IDLE_SECONDS = 120.0
 """A discovery session in which nothing happens for so long is closed: it holds a place that others want."""
 
@@ -144,7 +152,12 @@ class DiscoverySession:
 
     async def _answer(self, frame: Frame) -> None:
         opcode = frame.bhs[0] & 0x3F
-        if not self._in_order(frame):
+        if opcode not in _OF_INITIATORS:
+            if opcode in set(Opcode):
+                raise ProtocolError("a target's opcode came from an initiator", evidence=f"opcode {opcode:#04x}")
+            await self._reject(frame, RejectReason.COMMAND_NOT_SUPPORTED)
+            return
+        if opcode not in _WITHOUT_CMD_SN and not self._in_order(frame):
             return  # 4.2.2.1: a command outside the window is ignored
         match opcode:
             case TextRequest.OPCODE:
@@ -160,7 +173,9 @@ class DiscoverySession:
             case NopOut.OPCODE:
                 ping = NopOut.decode(*frame)
                 if ping.initiator_task_tag != RESERVED_TAG:
-                    await self._send(NopIn(initiator_task_tag=ping.initiator_task_tag, lun=ping.lun, data=ping.data))
+                    most = self.parameters.initiator_max_recv_data_segment_length  # 11.19
+                    echo = ping.data[:most]
+                    await self._send(NopIn(initiator_task_tag=ping.initiator_task_tag, lun=ping.lun, data=echo))
             case TaskManagementRequest.OPCODE:
                 request = TaskManagementRequest.decode(*frame)
                 await self._send(
@@ -173,6 +188,8 @@ class DiscoverySession:
                 await self._reject(frame, RejectReason.PROTOCOL_ERROR)
 
     async def _reject(self, frame: Frame, reason: RejectReason) -> None:
+        opcode, who = frame.bhs[0] & 0x3F, self.name.initiator_name
+        _log.warning("discovery session of %s: opcode %#04x is rejected, %s", who, opcode, reason.name)
         await self._send(Reject(reason=reason, data=frame.bhs))
 
     async def _logout(self, request: LogoutRequest, frame: Frame) -> None:
