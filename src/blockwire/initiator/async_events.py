@@ -89,7 +89,8 @@ class AsyncEvents:
         session = self._session
         if cid in session.cids and len(session.cids) > 1:
             with contextlib.suppress(errors.Error, OSError):
-                await session.remove_connection(cid)
+                # 11.9.1: on this connection, and to close it; moving its tasks first would be another logout.
+                await session.connections.remove(cid, move_tasks=False)
         else:
             await self._log_out()
 

@@ -223,9 +223,9 @@ class Connections:
         return isinstance(error, errors.LoginError) and error.status == LoginStatus.TOO_MANY_CONNECTIONS
 
     # ------------------------------------------------------------------ removing
-    async def remove(self, cid: int) -> None:
-        """Logs one connection out, which must not be the last. At level 2 its tasks go on on the others, else those
-        in flight end and block I/O is sent again."""
+    async def remove(self, cid: int, *, move_tasks: bool = True) -> None:
+        """Logs one connection out, which must not be the last. At level 2 its tasks go on on the others, unless
+        ``move_tasks`` is off; else those in flight end and block I/O is sent again."""
         self._require()
         if cid not in self.live:
             raise errors.UsageError(
@@ -236,7 +236,7 @@ class Connections:
                 f"connection {cid} is the only one of the session", code="usage.connections", next="close the session"
             )
         self.wanted = max(1, len(self.live) - 1)
-        if self.keeps:
+        if self.keeps and move_tasks:
             now = self._session.runtime.now()
             number = self._number
             await self._let_go(cid, now, now + self._require().parameters.default_time2retain)

@@ -13,6 +13,8 @@ from blockwire.dataplane import api
 from blockwire.initiator.initiator import Initiator
 from blockwire.initiator.options import Options
 from blockwire.initiator.session import State
+from blockwire.wire.async_message import AsyncMessage
+from blockwire.wire.constants import LogoutReason
 from tests.unit.initiator.conftest import FAST, URL
 from tests.unit.initiator.test_connections import Several, until
 
@@ -175,6 +177,23 @@ def test_a_rejected_task_management_function_is_an_error_of_ours(scenario) -> No
         with pytest.raises(errors.ProtocolError, match="rejected"):
             await session.target_reset()
         bench.plane.on_pdu = answer
+        await session.close()
+
+    scenario(body)
+
+
+def test_a_target_that_asks_for_a_logout_gets_that_one(scenario) -> None:
+    # 11.9.1, event 1: "MUST send a Logout with a reason code of 'close the connection' or 'close the session'", on the
+    # same connection; also where tasks could be moved to another one first.
+    async def body() -> None:
+        bench = Several(2, level=2)
+        session = await bench.open()
+        message = AsyncMessage(async_event=1, parameter3=3)
+        bench.plane.inject(api.ControlPdu(session.id, 2, message.encode(), b""))
+        await until(lambda: session.cids == (1,))
+        ((on, request),) = bench.logouts
+        assert (on, request.reason, request.cid) == (2, LogoutReason.CLOSE_CONNECTION, 2)
+        assert not bench.calls("reassign")
         await session.close()
 
     scenario(body)
