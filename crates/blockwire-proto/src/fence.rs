@@ -55,6 +55,20 @@ impl Fence {
         ready
     }
 
+    /// One more acknowledgement to wait for before the fenced response is sent.
+    pub fn wait_for(&mut self, conn: ConnIndex, next: u32) {
+        if let Self::Raised { marks } = self {
+            marks.retain(|mark| mark.0 != conn);
+            marks.push((conn, next));
+        }
+    }
+
+    /// Nothing is left to be acknowledged before the fenced response.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        matches!(self, Self::Raised { marks } if marks.is_empty())
+    }
+
     /// The fenced response went out with this StatSN.
     pub fn sent(&mut self, conn: ConnIndex, stat_sn: u32) {
         *self = Self::Sent { conn, stat_sn };

@@ -3,6 +3,14 @@
 /// Index of a connection within its session, small and reused; the CID is a field of the connection.
 pub type ConnIndex = usize;
 
+/// Whether two LUN fields name one logical unit. The address method (SAM-5 4.7.4, the two highest bits) is left out: targets in
+/// use answer a LUN above 255 that came in flat space form with its number alone.
+#[inline]
+#[must_use]
+pub fn same_unit(one: u64, other: u64) -> bool {
+    (one ^ other) & !(0b11 << 62) == 0
+}
+
 /// Departures of a peer from RFC 7143 that the initiator goes along with. Never the default: each is asked for by name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Quirks {

@@ -19,6 +19,8 @@ pub(super) struct Connection {
     pub deframer: Deframer,
     pub queue: SendQueue,
     pub bursts: VecDeque<Burst>,
+    /// Bursts put by (`fast_abort`), oldest first.
+    pub held: Vec<Burst>,
     pub exp_stat_sn: u32,
     /// Tasks allegiant to it.
     pub tasks: u32,
@@ -100,6 +102,7 @@ impl InitiatorSession {
             deframer: Deframer::new(params.header_digest, params.data_digest).bounded(0),
             queue: SendQueue::new(params.header_digest, params.data_digest, QUEUE_ROOM),
             bursts: VecDeque::new(),
+            held: Vec::new(),
             exp_stat_sn,
             tasks: 0,
             current: None,

@@ -110,7 +110,7 @@ impl InitiatorSession {
         self.free(slot);
         match purpose {
             Purpose::KeepAlive => self.connection(conn).ping_sent = None,
-            Purpose::Probe => return self.on_probe(conn),
+            Purpose::Probe => return self.on_probe(conn, bhs.initiator_task_tag()),
             Purpose::Plug => self.plug(conn),
             _ => self.hand_up(conn, context, bhs, data),
         }

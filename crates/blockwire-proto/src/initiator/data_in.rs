@@ -1,12 +1,12 @@
 //! Data from the target: every Data-In header is checked against its task before its payload gets a place.
 
-use blockwire_wire::Bhs;
 use blockwire_wire::bhs::{ACKNOWLEDGE, FINAL, STATUS_PRESENT};
+use blockwire_wire::{Bhs, RESERVED_TAG};
 
 use super::session::InitiatorSession;
 use super::task::{Kind, State, Task};
 use crate::endpoint::{Destination, Fatal};
-use crate::params::ConnIndex;
+use crate::params::{ConnIndex, same_unit};
 use crate::send_queue::Direction;
 use crate::slab::Slot;
 
@@ -16,6 +16,7 @@ impl InitiatorSession {
         let Some(slot) = self.tasks.find(bhs.initiator_task_tag()) else {
             return self.stray_data(conn, "Data-In for a task that is not in progress (RFC 7143 11.7)");
         };
+        let recovers = self.recovers();
         let task = &mut self.tasks[slot];
         if !task.is_active_on(conn) {
             if task.conn == conn && task.state == State::Reassigning {
@@ -34,6 +35,13 @@ impl InitiatorSession {
         }
         if bhs.flags() & (STATUS_PRESENT | FINAL) == STATUS_PRESENT {
             return Err(Fatal::violation("Data-In with status but without the F bit (RFC 7143 11.7.3)"));
+        }
+        // 11.7.4: the LUN is reserved unless acknowledgement is asked for, which at level 0 MUST be ignored (11.7.2)
+        let asks = recovers && bhs.flags() & ACKNOWLEDGE != 0 && bhs.target_transfer_tag() != RESERVED_TAG;
+        if asks && !same_unit(bhs.lun(), task.bhs.lun()) {
+            return Err(Fatal::violation(
+                "Data-In with another LUN than that of its command (RFC 7143 4.2.5.3, 11.7.4)",
+            ));
         }
         let offset = bhs.buffer_offset();
         if u64::from(offset) + u64::from(length) > u64::from(task.read_len) {

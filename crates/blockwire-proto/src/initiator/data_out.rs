@@ -9,7 +9,7 @@ use super::session::InitiatorSession;
 use super::snack::gap;
 use super::task::{Kind, State, Task};
 use crate::endpoint::Fatal;
-use crate::params::{ConnIndex, ConnectionParams, SessionParams};
+use crate::params::{ConnIndex, ConnectionParams, SessionParams, same_unit};
 use crate::send_queue::{Direction, Payload};
 use crate::slab::Slot;
 
@@ -20,10 +20,10 @@ const MARK: usize = 256 * 1024;
 /// A run of Data-Out PDUs that ends with F: unsolicited, or the answer to one R2T.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Burst {
-    slot: Slot,
+    pub(super) slot: Slot,
     lun: u64,
     initiator_task_tag: u32,
-    target_transfer_tag: u32,
+    pub(super) target_transfer_tag: u32,
     offset: u32,
     end: u32,
     data_sn: u32,
@@ -83,6 +83,9 @@ impl InitiatorSession {
         }
         if task.kind != Kind::Scsi || task.write_len == 0 {
             return Err(Fatal::violation("R2T for a task that writes nothing (RFC 7143 11.8)"));
+        }
+        if !same_unit(bhs.lun(), task.bhs.lun()) {
+            return Err(Fatal::violation("R2T with another LUN than that of its command (RFC 7143 4.2.5.3)"));
         }
         if bhs.target_transfer_tag() == RESERVED_TAG {
             return Err(Fatal::violation("R2T with the reserved Target Transfer Tag (RFC 7143 11.8.5)"));
@@ -146,7 +149,8 @@ impl InitiatorSession {
             end: offset + length,
             data_sn: 0,
         };
-        self.connection(conn).bursts.push_back(burst);
+        let is_held = task.is_quiet;
+        self.connection(conn).add_burst(burst, is_held);
         Ok(())
     }
 
@@ -171,6 +175,9 @@ impl InitiatorSession {
         let Some(Some(connection)) = self.connections.get_mut(conn) else { return };
         if !connection.bursts.is_empty() {
             connection.bursts.retain(|burst| burst.slot != slot);
+        }
+        if !connection.held.is_empty() {
+            connection.held.retain(|burst| burst.slot != slot);
         }
         let task = &mut self.tasks[slot];
         if task.holds == 0 {

@@ -76,6 +76,9 @@ impl Endpoint for InitiatorSession {
             return self.discard(conn, opcode, &bhs); // nothing of the PDU was taken yet
         }
         let opened = self.update_window(&bhs)?;
+        if !self.uncovered.is_empty() {
+            self.cover_rest();
+        }
         if opcode == Opcode::DataIn {
             // the data first: a DataACK must not follow the acknowledgement of the status (11.7.2)
             let slot = current.or_else(|| self.tasks.find(bhs.initiator_task_tag()));

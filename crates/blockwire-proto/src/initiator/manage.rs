@@ -2,8 +2,9 @@
 
 use blockwire_wire::bhs::FINAL;
 use blockwire_wire::opcode::function;
-use blockwire_wire::{Bhs, Opcode, serial};
+use blockwire_wire::{Bhs, Opcode};
 
+use super::fast_abort::covers;
 use super::session::{Event, InitiatorSession};
 use super::task::{Kind, Outcome, Purpose, State};
 use crate::endpoint::Fatal;
@@ -126,19 +127,7 @@ impl InitiatorSession {
         if function == function::ABORT_TASK {
             return self.end_aborted(request.referenced_task_tag());
         }
-        let one_unit =
-            matches!(function, function::ABORT_TASK_SET | function::CLEAR_TASK_SET | function::LOGICAL_UNIT_RESET);
-        let all_units = matches!(function, function::TARGET_WARM_RESET | function::TARGET_COLD_RESET);
-        if !one_unit && !all_units {
-            return;
-        }
-        let (lun, number) = (request.lun(), request.cmd_sn());
-        let covered = self.tasks.slots(|t| {
-            t.kind == Kind::Scsi
-                && matches!(t.state, State::Active | State::Frozen)
-                && (all_units || t.bhs.lun() == lun)
-                && serial::less_than(t.bhs.cmd_sn(), number)
-        });
+        let covered = self.tasks.slots(|t| matches!(t.state, State::Active | State::Frozen) && covers(request, t));
         for slot in covered {
             self.end(slot, Outcome::Aborted);
         }

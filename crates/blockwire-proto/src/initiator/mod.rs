@@ -13,7 +13,9 @@
 //! | `response` | SCSI Response, status in Data-In, residuals |
 //! | `control` | NOP, text, logout, reject, asynchronous messages |
 //! | `logout` | what a logout stops and ends |
+//! | `fast_abort` | data that stops when a function over several tasks is sent |
 //! | `manage` | task management and what it does to tasks here |
+//! | `retry_cover` | the numbered request that follows a command retry |
 //! | `recovery` | what is remembered of losses |
 //! | `snack` | asking for what was lost |
 //! | `plug` | gaps in CmdSN, the ping that finds losses |
@@ -24,6 +26,7 @@ mod control;
 mod data_in;
 mod data_out;
 mod dispatch;
+mod fast_abort;
 mod late_data;
 mod logout;
 mod manage;
@@ -31,6 +34,7 @@ mod plug;
 mod reassign;
 mod recovery;
 mod response;
+mod retry_cover;
 mod session;
 mod snack;
 mod status;

@@ -39,6 +39,18 @@ impl InitiatorSession {
         }
         // The other holes with it, or a connection that carried every second command would cost a ping for each: a number
         // that the target did get it ignores as a duplicate (4.2.2.1).
+        let several = self.holes.len() > 1;
+        self.fill_holes(conn);
+        if several {
+            // the first is the one that the target waits for, so it cannot be late; the others may be duplicates
+            self.cover_retry(conn);
+        }
+    }
+
+    /// Sends a NOP-Out with each of the numbers that are open.
+    pub(super) fn fill_holes(&mut self, conn: ConnIndex) {
+        let next = self.exp_cmd_sn;
+        self.holes.retain(|number| serial::less_or_equal(next, *number));
         let mut due = std::mem::take(&mut self.holes);
         due.sort_unstable_by_key(|number| number.wrapping_sub(next));
         for (at, number) in due.iter().enumerate() {
@@ -81,6 +93,7 @@ impl InitiatorSession {
         self.drop_data_out(slot);
         self.detach(slot);
         self.queue_request(slot, conn);
+        self.cover_retry(conn);
         Ok(())
     }
 
@@ -124,16 +137,19 @@ impl InitiatorSession {
         self.recovered.probes += 1;
         let connection = self.connection(conn);
         let unanswered = connection.probe.map_or(0, |p| p.unanswered) + 1;
-        connection.probe = Some(Probe { sent, unanswered });
+        connection.probe = Some(Probe { sent, unanswered, tag: bhs.initiator_task_tag() });
         connection.probed = true;
         connection.queue.push(bhs, Payload::None, Some(slot), 0);
     }
 
-    /// The ping was answered, and all that the target had sent before came or is known to be missing.
-    pub(super) fn on_probe(&mut self, conn: ConnIndex) -> Result<(), Fatal> {
-        if self.connection(conn).probe.take().is_none() {
+    /// The ping with this tag was answered, and all that the target had sent before came or is known to be missing.
+    pub(super) fn on_probe(&mut self, conn: ConnIndex, tag: u32) -> Result<(), Fatal> {
+        if self.connection(conn).probe.is_none_or(|p| p.tag != tag) {
+            // an earlier one: of what was sent between the two it says nothing, but the gaps it shows are gaps
+            self.plug(conn);
             return Ok(());
         }
+        self.connection(conn).probe = None;
         // earlier ones were lost: statuses are acted on in their order; a number that had come after all was not answered
         let next = self.exp_cmd_sn;
         let over = self.tasks.slots(|t| {

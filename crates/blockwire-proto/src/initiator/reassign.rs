@@ -75,11 +75,13 @@ impl InitiatorSession {
                         self.freeze_again(tag);
                     }
                 }
-                _ if freeze => {
+                // 7.14: the target ends immediate commands with their connection, whatever the level
+                _ if freeze && !task.bhs.is_immediate() => {
                     task.state = State::Frozen;
                     task.cid = connection.params.cid;
                     task.sequence_bytes = 0;
                     task.outstanding_r2t = 0;
+                    task.is_quiet = false;
                     task.forget_unacknowledged();
                 }
                 _ => self.end(slot, Outcome::ConnectionLost),
@@ -164,6 +166,7 @@ impl InitiatorSession {
             if response == TASK_DOES_NOT_EXIST && unknown && task.state == State::Frozen {
                 self.recovered.retried += 1;
                 self.queue_request(slot, conn);
+                self.cover_retry(conn);
                 if self.tasks[slot].aborting {
                     self.send_abort(slot);
                 }

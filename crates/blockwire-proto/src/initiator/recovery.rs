@@ -156,6 +156,8 @@ pub(super) enum Status {
 pub(super) struct Probe {
     pub sent: u64,
     pub unanswered: u8,
+    /// Initiator Task Tag of the last one.
+    pub tag: u32,
 }
 
 /// What one connection remembers of losses.

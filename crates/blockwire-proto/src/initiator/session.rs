@@ -84,6 +84,8 @@ pub struct InitiatorSession {
     pub(super) gone: Vec<(u16, u32)>,
     /// A task has `missed` set.
     pub(super) any_missed: bool,
+    /// Connections with a command retry that no numbered request follows yet (`retry_cover`).
+    pub(super) uncovered: Vec<ConnIndex>,
     distribution: Distribution,
     turn: usize,
 }
@@ -125,6 +127,7 @@ impl InitiatorSession {
             holes: Vec::new(),
             gone: Vec::new(),
             any_missed: false,
+            uncovered: Vec::new(),
             distribution: Distribution::default(),
             turn: 0,
         }
@@ -300,7 +303,7 @@ impl InitiatorSession {
         serial::less_or_equal(self.cmd_sn, self.max_cmd_sn)
     }
 
-    fn start_or_wait(&mut self, slot: Slot) {
+    pub(super) fn start_or_wait(&mut self, slot: Slot) {
         let task = &self.tasks[slot];
         let allowed = task.bhs.is_immediate() || (self.waiting.is_empty() && self.may_send());
         let wanted = task.wanted;
@@ -369,6 +372,8 @@ impl InitiatorSession {
         if task.kind == Kind::Logout {
             let request = task.bhs;
             self.begin_logout(&request);
+        } else if task.kind == Kind::TaskManagement {
+            self.sort_data_out(conn);
         }
     }
 
@@ -392,7 +397,7 @@ impl InitiatorSession {
             connection.queue.push_with_ahs(task.bhs, task.ahs.clone(), payload, Some(slot), 0);
         }
         if plan.end > plan.immediate {
-            connection.bursts.push_back(Burst::unsolicited(slot, task, plan.immediate, plan.end));
+            connection.add_burst(Burst::unsolicited(slot, task, plan.immediate, plan.end), task.is_quiet);
         }
     }
 
@@ -464,7 +469,12 @@ impl InitiatorSession {
     /// Ends a control task whose answer came.
     pub(super) fn free(&mut self, slot: Slot) {
         self.detach(slot);
+        let task = &self.tasks[slot];
+        let (kind, conn) = (task.kind, task.conn);
         self.tasks.give_back(slot);
+        if kind == Kind::TaskManagement {
+            self.sort_data_out(conn);
+        }
     }
 
     pub(super) fn detach(&mut self, slot: Slot) {

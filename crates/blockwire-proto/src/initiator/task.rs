@@ -92,6 +92,8 @@ pub(super) struct Task {
     /// The next number is taken as it is: what was sent on the lost connection is not known here.
     pub renumber: bool,
     pub aborting: bool,
+    /// Its data is put by: a function that ends it is on its way (`fast_abort`).
+    pub is_quiet: bool,
     /// Data or R2Ts came before the response to its TASK REASSIGN, and were not taken.
     pub missed: bool,
     /// A probe went out after it.
@@ -142,6 +144,7 @@ impl Task {
             replay: false,
             renumber: false,
             aborting: false,
+            is_quiet: false,
             missed: false,
             pinged: false,
             received: RangeSet::default(),
@@ -218,6 +221,7 @@ impl TaskTable {
         task.replay = false;
         task.renumber = false;
         task.aborting = false;
+        task.is_quiet = false;
         task.missed = false;
         task.pinged = false;
         task.received.clear();

@@ -2,6 +2,7 @@
 
 mod connections;
 mod digests;
+mod fast_abort;
 mod fields;
 mod hostile;
 mod losses;
@@ -10,4 +11,6 @@ mod numbers;
 mod orders;
 mod peer;
 mod recovery;
+mod retries;
+mod sequences;
 mod traffic;

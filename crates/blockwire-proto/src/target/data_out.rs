@@ -9,12 +9,12 @@ use super::respond::SendMark;
 use super::session::{TargetEvent, TargetSession};
 use super::task::{Condition, R2t, TaskKind, TaskState};
 use crate::endpoint::Destination;
-use crate::params::ConnIndex;
+use crate::params::{ConnIndex, same_unit};
 use crate::send_queue::Payload;
 use crate::slab::Slot;
 
-/// Tags whose late data is ignored without a Reject.
-const LATE_TAGS: usize = 256;
+/// Numbers of Data-In and R2T that a task may use until no data is asked for again: they MUST NOT come round (4.2.2.4).
+pub(super) const MOST_NUMBERS: u32 = 1 << 31;
 
 impl TargetSession {
     /// Checks a Data-Out header against its task before its payload gets a place.
@@ -23,7 +23,7 @@ impl TargetSession {
         let tag = bhs.initiator_task_tag();
         let Some(slot) = self.tags.get(tag) else {
             // data that was on its way when its task ended is nobody's fault
-            return if self.late.contains(&tag) {
+            return if self.late.contains(tag, conn) {
                 (Inbound::Ignore, Destination::Discard)
             } else {
                 refuse(reject::INVALID_PDU_FIELD, "Data-Out for a task that is not in progress (RFC 7143 11.7)")
@@ -40,6 +40,8 @@ impl TargetSession {
         let ttt = bhs.target_transfer_tag();
         let recovers = self.params.error_recovery_level > 0;
         task.out.heard = self.now;
+        let lun = task.lun;
+        let mut reason = reject::PROTOCOL_ERROR;
         let out = &mut task.out;
         let wanted = task.finish.is_none() && out.condition.is_none() && task.state != TaskState::Responded;
         let problem = if ttt == RESERVED_TAG {
@@ -86,7 +88,11 @@ impl TargetSession {
                 );
             };
             let end = u64::from(offset) + u64::from(length);
-            if offset < r2t.offset || end > u64::from(r2t.offset) + u64::from(r2t.length) {
+            if !same_unit(bhs.lun(), lun) {
+                // 4.2.5.3, 11.7.4: MUST be consistent with the command; 11.17.1, note 2
+                reason = reject::INVALID_PDU_FIELD;
+                Some(Condition::ProtocolServiceCrcError)
+            } else if offset < r2t.offset || end > u64::from(r2t.offset) + u64::from(r2t.length) {
                 Some(Condition::IncorrectAmountOfData)
             } else if recovers && bhs.data_sn() < r2t.next_data_sn {
                 return (Inbound::Ignore, Destination::Discard); // it was here already
@@ -114,11 +120,14 @@ impl TargetSession {
         if let Some(condition) = problem {
             out.condition.get_or_insert(condition);
             let what = match condition {
+                _ if reason == reject::INVALID_PDU_FIELD => {
+                    "Data-Out with another LUN than that of its command (RFC 7143 4.2.5.3, 11.7.4)"
+                }
                 Condition::IncorrectAmountOfData => "Data-Out outside of what was asked for (RFC 7143 11.7.6, 13.14)",
                 _ => "Data-Out out of order, or over bytes that came already (RFC 7143 7.9, 13.18)",
             };
             self.events.push_back(TargetEvent::Violation { conn, what, header: *bhs });
-            let bad = Inbound::BadDataOut { slot, ttt, last, reason: reject::PROTOCOL_ERROR };
+            let bad = Inbound::BadDataOut { slot, ttt, last, reason };
             return (bad, Destination::Discard);
         }
         let destination = if wanted { Self::task_destination(slot, offset) } else { Destination::Discard };
@@ -154,7 +163,8 @@ impl TargetSession {
             let r2t = out.r2ts.remove(at);
             let whole = out.received.contains(u64::from(r2t.offset), u64::from(r2t.length));
             let recovers = self.params.error_recovery_level > 0 && out.condition.is_none();
-            if !whole && task.finish.is_none() && recovers && !out.may_recover() {
+            let numbers_left = task.data_in.data_sn < MOST_NUMBERS;
+            if !whole && task.finish.is_none() && recovers && !(numbers_left && out.may_recover()) {
                 // 7.8 b: asking again has led nowhere
                 out.condition = Some(Condition::ProtocolServiceCrcError);
             } else if !whole && !recovers {
@@ -173,13 +183,6 @@ impl TargetSession {
         if let Some(task) = self.tasks.get_mut(slot) {
             task.out.condition.get_or_insert(condition);
         }
-    }
-
-    pub(super) fn note_late(&mut self, tag: u32) {
-        if self.late.len() >= LATE_TAGS {
-            self.late.pop_front();
-        }
-        self.late.push_back(tag);
     }
 
     /// R2Ts that may be sent for a task now (MaxOutstandingR2T, 13.17).

@@ -85,6 +85,7 @@ impl TargetSession {
     /// An immediate NOP-Out is complete.
     pub(super) fn nop_complete(&mut self, conn: ConnIndex, bhs: &Bhs, data: &[u8]) -> Result<(), Fatal> {
         if bhs.initiator_task_tag() == RESERVED_TAG {
+            self.free_told(conn, bhs);
             let c = self.conn(conn);
             if let Some(ping) = c.ping
                 && ping.target_transfer_tag == bhs.target_transfer_tag()

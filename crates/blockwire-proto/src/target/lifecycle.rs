@@ -64,8 +64,9 @@ impl TargetSession {
         };
         let (state, conn, tag, frozen) = (task.state, task.conn, task.initiator_task_tag, task.frozen);
         let (immediate, cmd_sn) = (task.immediate, task.cmd_sn);
-        if task.out.is_open() || state == TaskState::Receiving {
-            self.note_late(tag);
+        let lun = task.lun;
+        if !frozen && (task.out.is_open() || state == TaskState::Receiving) {
+            self.note_late(tag, conn, lun);
         }
         match state {
             TaskState::Receiving => {
@@ -179,6 +180,7 @@ impl TargetSession {
             }
         }
         self.pay_window_debt();
+        self.late.connection_gone(conn);
         let cleared = self.fence.connection_gone(conn);
         self.fence_step(cleared);
         ended
@@ -190,6 +192,7 @@ impl TargetSession {
         let Some(gone) = self.conns.get_mut(conn).and_then(Option::take) else { return 0 };
         let (cid, acknowledged, sent) = (gone.params.cid, gone.acknowledged, gone.sent_stat_sn);
         let mut answers = Vec::new();
+        let mut moved = Vec::new();
         let mine: Vec<Slot> =
             self.tasks.iter().filter(|(_, t)| t.conn == conn && !t.frozen).map(|(slot, _)| slot).collect();
         let mut frozen = 0;
@@ -213,10 +216,12 @@ impl TargetSession {
                     self.release(slot);
                 }
                 // 11.5.1: requests other than SCSI commands MUST NOT be reassigned
-                TaskState::Responded if task.kind != TaskKind::Scsi => self.release(slot),
-                TaskState::Active if task.kind != TaskKind::Scsi => self.end_task(slot),
+                // 7.14: immediate commands MUST be ended, they are not recoverable
+                TaskState::Responded if task.kind != TaskKind::Scsi || task.immediate => self.release(slot),
+                TaskState::Active if task.kind != TaskKind::Scsi || task.immediate => self.end_task(slot),
                 _ => {
                     task.frozen = true;
+                    moved.push(slot);
                     if task.state == TaskState::Responded {
                         answers.push((task.stat_sn, slot, task.generation));
                     }
@@ -231,6 +236,10 @@ impl TargetSession {
         self.gone.retain(|numbers| numbers.cid != cid);
         self.gone.push(GoneNumbers { cid, acknowledged, sent, answers });
         self.pay_window_debt();
+        self.late.connection_gone(conn);
+        for slot in moved {
+            self.not_ahead(slot);
+        }
         let cleared = self.fence.connection_gone(conn);
         self.fence_step(cleared);
         frozen

@@ -2,7 +2,7 @@
 //!
 //! A file per duty: `session` (what there is), `inbound` (headers and PDUs that arrive), `request` (new tasks), `data_out`
 //! (data from the initiator and R2T), `data_in` (data to the initiator), `respond` (answers, fence), `lifecycle` (abort,
-//! lost connections, reassignment), `keep_alive`; above error recovery level 0 `snack` (what is asked for), `resend` (what is
+//! lost connections, reassignment), `late` (data of tasks that ended), `keep_alive`; above error recovery level 0 `snack` (what is asked for), `resend` (what is
 //! sent again), `recover` (Data-Out that is missing). `shuffle` is for testing initiators.
 
 mod connection;
@@ -10,6 +10,7 @@ mod data_in;
 mod data_out;
 mod inbound;
 mod keep_alive;
+mod late;
 mod lifecycle;
 mod recover;
 mod request;

@@ -1,5 +1,6 @@
 //! Data-Out that is missing: asked for again by a recovery R2T (RFC 7143 7.1.4.1, 7.8, 7.9, 11.8).
 
+use super::data_out::MOST_NUMBERS;
 use super::session::{TargetEvent, TargetSession};
 use super::task::{Condition, OutProgress, Task, TaskState};
 use crate::params::ConnIndex;
@@ -127,7 +128,11 @@ impl TargetSession {
         }
         let tags: Vec<u32> = out.r2ts.drain(..).map(|r2t| r2t.target_transfer_tag).collect();
         out.retired.extend(tags);
-        if out.retired.len() > TIMEOUTS * self.params.max_outstanding_r2t as usize || !out.may_recover() {
+        let numbers_left = task.data_in.data_sn < MOST_NUMBERS;
+        if !numbers_left
+            || out.retired.len() > TIMEOUTS * self.params.max_outstanding_r2t as usize
+            || !out.may_recover()
+        {
             out.condition.get_or_insert(Condition::ProtocolServiceCrcError);
         }
         let (answered, active) = (task.finish.is_some(), task.state == TaskState::Active);

@@ -150,17 +150,17 @@ impl TargetSession {
     }
 
     /// The data that follows a command which is ignored is ignored as well; of a retry it came already (7.2.1).
-    fn ignore_unsolicited(&mut self, tag: u32) {
-        match self.tags.get(tag) {
+    fn ignore_unsolicited(&mut self, conn: ConnIndex, bhs: &Bhs) {
+        match self.tags.get(bhs.initiator_task_tag()) {
             Some(slot) => self.tasks[slot].out.unsolicited_retired = true,
-            None => self.note_late(tag),
+            None => self.note_late(bhs.initiator_task_tag(), conn, bhs.lun()),
         }
     }
 
     pub(super) fn scsi_command_header(&mut self, conn: ConnIndex, bhs: &Bhs) -> Result<(Inbound, Destination), Fatal> {
         if let Some(refused) = self.admit(conn, bhs) {
             if refused == Inbound::Ignore && !bhs.is_final() {
-                self.ignore_unsolicited(bhs.initiator_task_tag());
+                self.ignore_unsolicited(conn, bhs);
             }
             return Ok((refused, Destination::Discard));
         }
@@ -310,8 +310,8 @@ impl TargetSession {
             self.immediate_commands -= 1;
         }
         if task.out.unsolicited_open {
-            let tag = task.initiator_task_tag;
-            self.note_late(tag);
+            let (tag, conn, lun) = (task.initiator_task_tag, task.conn, task.lun);
+            self.note_late(tag, conn, lun);
         }
         self.release(slot);
     }

@@ -39,13 +39,26 @@ impl TargetSession {
         }
     }
 
-    /// Takes replicas that still wait to be sent out of the queue, so that asking twice does not send them twice.
-    pub(super) fn drop_replicas(&mut self, slot: Slot) {
-        let Some(task) = self.tasks.get_mut(slot) else { return };
-        if std::mem::take(&mut task.resent) {
-            let conn = task.conn;
-            self.conn(conn).queue.drop_unsent(|pdu| pdu.mark == SendMark::AGAIN && pdu.slot == Some(slot), |_| ());
+    /// Takes replicas of these numbers that still wait to be sent out of the queue, so that asking twice does not send them
+    /// twice. What another SNACK asked for stays.
+    pub(super) fn drop_replicas(&mut self, slot: Slot, from: u32, to: u32) {
+        let numbered = |opcode: u8| opcode == Opcode::DataIn as u8 || opcode == Opcode::R2t as u8;
+        self.drop_again(slot, |bhs| numbered(bhs.0[0]) && (from..to).contains(&bhs.data_sn()));
+    }
+
+    /// As `drop_replicas`, for what carries the status.
+    pub(super) fn drop_status_replica(&mut self, slot: Slot) {
+        match self.tasks.get(slot).and_then(|t| t.data_in.status_sn) {
+            Some(number) => self.drop_replicas(slot, number, number.saturating_add(1)),
+            None => self.drop_again(slot, |bhs| bhs.0[0] == Opcode::ScsiResponse as u8),
         }
+    }
+
+    fn drop_again(&mut self, slot: Slot, is_it: impl Fn(&Bhs) -> bool) {
+        let Some(task) = self.tasks.get(slot).filter(|t| t.resent) else { return };
+        let conn = task.conn;
+        let again = |pdu: &crate::OutPdu| pdu.mark == SendMark::AGAIN && pdu.slot == Some(slot) && is_it(&pdu.bhs());
+        self.conn(conn).queue.drop_unsent(again, |_| ());
     }
 
     /// A replica of what carried this DataSN or R2TSN. False: it is not there any more (an R2T that was answered).

@@ -91,30 +91,88 @@ impl TargetSession {
         if is_reassignment(task) || task.reassigns {
             // it is no response of the SCSI layer, and MUST come before what the reassigned task sends (11.5.1)
             self.send_answer(slot);
+        } else if self.is_ahead(slot) {
+            self.send_ahead(slot);
         } else if self.fence.is_clear() {
-            if !task.fenced || self.live_connections() < 2 {
-                // 4.2.2.3.3 a: with one connection the stream keeps the order
+            if !task.fenced {
                 self.send_answer(slot);
-                return;
-            }
-            let marks: Vec<_> = self
-                .conns
-                .iter()
-                .enumerate()
-                .filter_map(|(i, c)| c.as_ref().map(|c| (i, c)))
-                .filter(|(_, c)| c.acknowledged != c.stat_sn)
-                .map(|(i, c)| (i, c.stat_sn))
-                .collect();
-            self.fenced = Some(slot);
-            for &(conn, _) in &marks {
-                self.solicit_acknowledgement(conn);
-            }
-            if self.fence.raise(marks.into_iter()) {
-                self.send_fenced();
+            } else {
+                self.raise_fence(slot);
             }
         } else if !self.parked.contains(&slot) && self.fenced != Some(slot) {
             // 4.2.2.3.3 d: MUST be held until the fence is cleared
             self.parked.push_back(slot);
+        }
+    }
+
+    fn raise_fence(&mut self, slot: Slot) {
+        self.ahead = self.owed_before(slot);
+        // 4.2.2.3.3 a: with one connection the stream keeps the order
+        let several = self.live_connections() > 1;
+        if !several && self.ahead.is_empty() {
+            self.send_answer(slot);
+            return;
+        }
+        let marks: Vec<_> = self
+            .conns
+            .iter()
+            .enumerate()
+            .filter_map(|(i, c)| c.as_ref().map(|c| (i, c)))
+            .filter(|(_, c)| several && c.acknowledged != c.stat_sn)
+            .map(|(i, c)| (i, c.stat_sn))
+            .collect();
+        self.fenced = Some(slot);
+        for &(conn, _) in &marks {
+            self.solicit_acknowledgement(conn);
+        }
+        if self.fence.raise(marks.into_iter()) && self.ahead.is_empty() {
+            self.send_fenced();
+        }
+    }
+
+    /// Tasks of the logical unit whose answer is decided (TASK ABORTED status after a reset, say) and waits for data that the
+    /// initiator was asked for: the unit attention that tells of the reset MUST NOT pass them (4.2.3.6).
+    fn owed_before(&self, slot: Slot) -> Vec<Slot> {
+        let fenced = &self.tasks[slot];
+        let owed = |t: &Task| {
+            t.kind == TaskKind::Scsi
+                && t.state == TaskState::Active
+                && !t.frozen
+                && t.finish.is_some()
+                && t.out.is_open()
+                && t.lun == fenced.lun
+        };
+        if fenced.kind != TaskKind::Scsi {
+            return Vec::new();
+        }
+        self.tasks.iter().filter(|(other, t)| *other != slot && owed(t)).map(|(other, _)| other).collect()
+    }
+
+    fn is_ahead(&self, slot: Slot) -> bool {
+        self.ahead.contains(&slot)
+    }
+
+    /// An answer that the fenced one waits for. It has to be acknowledged itself before that, where there are several
+    /// connections.
+    fn send_ahead(&mut self, slot: Slot) {
+        self.send_answer(slot);
+        if self.live_connections() > 1 {
+            let conn = self.tasks[slot].conn;
+            let stat_sn = self.conn(conn).stat_sn;
+            self.fence.wait_for(conn, stat_sn);
+            self.solicit_acknowledgement(conn);
+        }
+        self.not_ahead(slot);
+    }
+
+    /// The fenced answer does not wait for this one any more.
+    pub(super) fn not_ahead(&mut self, slot: Slot) {
+        if self.ahead.is_empty() {
+            return;
+        }
+        self.ahead.retain(|ahead| *ahead != slot);
+        if self.ahead.is_empty() && self.fence.is_ready() {
+            self.send_fenced();
         }
     }
 
@@ -132,6 +190,11 @@ impl TargetSession {
         let sent = self.tasks.get(slot).filter(|_| self.is_connected(slot)).map(|t| t.conn);
         if let Some(conn) = sent {
             self.send_answer(slot);
+            if self.live_connections() < 2 {
+                self.fence = Fence::Clear;
+                self.send_parked();
+                return;
+            }
             let stat_sn = self.conn(conn).stat_sn.wrapping_sub(1);
             self.fence.sent(conn, stat_sn);
             self.solicit_acknowledgement(conn);
@@ -154,6 +217,7 @@ impl TargetSession {
     pub(super) fn fence_step(&mut self, cleared: Cleared) {
         match cleared {
             Cleared::Nothing => {}
+            Cleared::SendFenced if !self.ahead.is_empty() => {} // `not_ahead` goes on
             Cleared::SendFenced => self.send_fenced(),
             Cleared::SendParked => self.send_parked(),
         }
@@ -162,8 +226,10 @@ impl TargetSession {
     /// The answer of a task that ended while it waited for the fence is not sent.
     pub(super) fn unpark(&mut self, slot: Slot) {
         self.parked.retain(|s| *s != slot);
+        self.not_ahead(slot);
         if self.fenced == Some(slot) {
             self.fenced = None;
+            self.ahead.clear();
             if matches!(self.fence, Fence::Raised { .. }) {
                 self.fence = Fence::Clear;
                 self.send_parked();
@@ -305,6 +371,7 @@ impl TargetSession {
         c.stat_sn = c.stat_sn.wrapping_add(1);
         header.set_exp_cmd_sn(exp);
         header.set_max_cmd_sn(max);
+        self.tell_late(conn, &header);
         if self.keep_side(conn, &header, &data).is_err() {
             // the peer's next request finds out
         }

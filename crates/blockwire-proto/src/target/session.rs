@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use blockwire_wire::{Bhs, Deframer};
 
 use super::connection::Connection;
+use super::late::LateTags;
 use super::lifecycle::GoneNumbers;
 use super::respond::SendMark;
 use super::shuffle::Shuffle;
@@ -75,6 +76,10 @@ pub enum TargetEvent {
     CloseConnection { conn: ConnIndex },
 }
 
+/// Least value of MaxRecvDataSegmentLength (13.12); so the Data-Ins of a command are 2^23 at the most, and their numbers do not
+/// come round (4.2.2.4).
+const LEAST_SEGMENT: u32 = 512;
+
 /// A session in the full feature phase.
 #[derive(Debug)]
 pub struct TargetSession {
@@ -94,6 +99,8 @@ pub struct TargetSession {
     /// The task whose answer raised the fence, and answers that wait for it in order.
     pub(super) fenced: Option<Slot>,
     pub(super) parked: VecDeque<Slot>,
+    /// Answers that were decided before the fenced one and still wait for data: they go out before it.
+    pub(super) ahead: Vec<Slot>,
     pub(super) immediate_commands: u32,
     pub(super) control_bytes: u32,
     pub(super) next_ttt: u32,
@@ -101,7 +108,7 @@ pub struct TargetSession {
     /// Room for R2Ts of tasks that ended, so that steady traffic allocates nothing.
     pub(super) spare_r2ts: Vec<Vec<R2t>>,
     /// Tags of tasks that ended while data was still to come for them; such data is ignored without a Reject.
-    pub(super) late: VecDeque<u32>,
+    pub(super) late: LateTags,
     /// Time of the last header or tick.
     pub(super) now: u64,
     /// Data-In asks for acknowledgement (A bit, 11.7.2).
@@ -128,12 +135,13 @@ impl TargetSession {
             fence: Fence::default(),
             fenced: None,
             parked: VecDeque::new(),
+            ahead: Vec::new(),
             immediate_commands: 0,
             control_bytes: 0,
             next_ttt: 0,
             generation: 0,
             spare_r2ts: Vec::new(),
-            late: VecDeque::new(),
+            late: LateTags::default(),
             now: 0,
             soliciting: false,
             shuffle: None,
@@ -146,7 +154,8 @@ impl TargetSession {
     }
 
     /// Adds a logged-in connection; `stat_sn` is the first StatSN it sends.
-    pub fn add_connection(&mut self, params: ConnectionParams, stat_sn: u32, now: u64) -> ConnIndex {
+    pub fn add_connection(&mut self, mut params: ConnectionParams, stat_sn: u32, now: u64) -> ConnIndex {
+        params.max_send_data_segment_length = params.max_send_data_segment_length.max(LEAST_SEGMENT);
         let connection = Some(Box::new(Connection::new(params, stat_sn, now)));
         if let Some(free) = self.conns.iter().position(Option::is_none) {
             self.conns[free] = connection;
@@ -212,7 +221,7 @@ impl TargetSession {
             params.max_recv_data_segment_length = length;
         }
         if let Some(length) = send {
-            params.max_send_data_segment_length = length.max(512);
+            params.max_send_data_segment_length = length.max(LEAST_SEGMENT);
         }
     }
 

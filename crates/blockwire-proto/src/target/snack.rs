@@ -115,7 +115,7 @@ impl TargetSession {
         if task.data_in.forgotten {
             return self.reject_snack(conn, bhs, Some(slot));
         }
-        self.drop_replicas(slot);
+        self.drop_replicas(slot, from, to);
         for number in from..to {
             self.resend_number(slot, number);
         }
@@ -151,7 +151,7 @@ impl TargetSession {
         while number != to {
             if let Some(crate::retain::Kept::Task(slot)) = self.conn(conn).unacknowledged.find(number) {
                 let slot = *slot;
-                self.drop_replicas(slot);
+                self.drop_status_replica(slot);
             }
             lost |= !self.resend_status(conn, number);
             number = number.wrapping_add(1);

@@ -73,10 +73,10 @@ fn segments_that_grow_meanwhile() {
                     Fate::Pass => second(down, bhs),
                     fate => fate,
                 }));
-                pair.connect(300, 700, (true, true));
+                pair.connect(512, 700, (true, true));
                 exchange(&mut pair, |pair| {
                     pair.run(limit).unwrap();
-                    pair.resegment(0, 512);
+                    pair.resegment(0, 800);
                     go_on(pair, 1, &format!("{number} {limit} {again:?}"));
                 });
                 assert!(pair.violations.is_empty(), "{number} {limit}: {:?}", pair.violations);

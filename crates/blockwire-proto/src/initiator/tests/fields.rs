@@ -242,7 +242,8 @@ fn transfer_tags_are_answered_although_the_task_set_is_being_aborted() {
         // an R2T, a ping, a Data-In that wants an acknowledgement, a text that goes on, all after the request
         let mut bytes = r2t(TAG, 0xbbbb, 1, 400, 600);
         bytes.extend(pdu(0x20, 0x80, [0, 0], NO_TAG, [0xcccc, STAT_SN, EXP, MAX, 0, 0, 0], &[]));
-        bytes.extend(pdu(0x25, 0xc0, [0, 0], 0x0001_0001, [0xdddd, 0, EXP, MAX, 0, 0, 0], &pattern(512)));
+        let data_in = pdu(0x25, 0xc0, [0, 0], 0x0001_0001, [0xdddd, 0, EXP, MAX, 0, 0, 0], &pattern(512));
+        bytes.extend(at_unit(data_in));
         rig.deliver(0, &bytes).unwrap();
         rig.deliver(0, &pdu(0x24, 0x00, [0, 0], 0x0001_0002, [0xeeee, STAT_SN, EXP, MAX, 0, 0, 0], b"A=b\0")).unwrap();
         assert!(matches!(rig.session.poll_event(), Some(Event::Control { context: 8, .. })));

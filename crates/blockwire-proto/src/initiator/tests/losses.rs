@@ -208,6 +208,7 @@ fn data_ack_waits_for_the_holes() {
     // 11.7.2: with the status it must not follow the status' acknowledgement
     rig.deliver(0, &numbered(&data, 3, 0)).unwrap();
     let mut last = data_in(TAG, 0xc1, STAT_SN, 4, 2048, 0, &data[2048..]);
+    last[9] = 3;
     last[23] = 9;
     rig.deliver(0, &last).unwrap();
     assert_eq!(snacks(&rig.sent(0))[0].3, STAT_SN, "ExpStatSN of the DataACK");
@@ -346,7 +347,13 @@ fn a_command_that_did_not_arrive_is_sent_again() {
     rig.deliver(0, &pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, STAT_SN, 0x10, MAX, 0, 0, 0], &[])).unwrap();
     let mut again = rig.sent(0);
     again[28..32].copy_from_slice(&first[28..32]); // ExpStatSN is today's
+    let (again, follows) = again.split_at(48);
     assert_eq!(again, first);
+    assert_eq!(
+        (follows[0], word(&split(follows)[0].0, 24)),
+        (0x00, 0x11),
+        "10.4: a numbered NOP-Out follows the retry"
+    );
     rig.deliver(0, &data_in(TAG, 0x81, STAT_SN + 1, 0, 0, 0, &pattern(512))).unwrap();
     assert_eq!(rig.ended(), good(0));
 }
@@ -364,7 +371,8 @@ fn a_rejected_command_is_retried_or_its_gap_filled() {
     rig.deliver(0, &reject(2, STAT_SN, 0x10)).unwrap();
     let again = split(&rig.sent(0));
     assert_eq!((again[0].0[0], word(&again[0].0, 24), &again[0].1), (0x01, 0x10, &data));
-    assert_eq!((word(&again[0].0, 16), rig.session.unfinished()), (TAG, 1));
+    let follows = word(&again[1].0, 16);
+    assert_eq!((word(&again[0].0, 16), rig.session.unfinished()), (TAG, 2), "with the NOP-Out that follows");
     rig.session.poll_event();
     // any other reason ends it; the gap MUST be plugged (7.3), here by a NOP-Out with the CmdSN
     rig.deliver(0, &reject(5, STAT_SN + 1, 0x10)).unwrap();
@@ -373,8 +381,9 @@ fn a_rejected_command_is_retried_or_its_gap_filled() {
     assert_eq!((out[0].0[0], word(&out[0].0, 24)), (0x00, 0x10), "not immediate");
     let nop = word(&out[0].0, 16);
     rig.deliver(0, &pdu(0x20, 0x80, [0, 0], nop, [0xffff_ffff, STAT_SN + 2, EXP, MAX, 0, 0, 0], &[])).unwrap();
+    rig.deliver(0, &pdu(0x20, 0x80, [0, 0], follows, [0xffff_ffff, STAT_SN + 3, 0x12, MAX, 0, 0, 0], &[])).unwrap();
     assert_eq!(rig.session.unfinished(), 0);
-    assert_eq!(rig.session.numbers(), (0x11, 0x11, 0x20));
+    assert_eq!(rig.session.numbers(), (0x12, 0x12, 0x20));
 }
 
 #[test]

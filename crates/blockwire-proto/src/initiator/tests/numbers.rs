@@ -58,7 +58,8 @@ fn a_retry_stays_on_its_connection() {
         let mut again = rig.sent(conn);
         if conn == 1 {
             again[28..32].copy_from_slice(&lost[28..32]);
-            assert_eq!(again, lost);
+            assert_eq!(again[..48], lost);
+            assert_eq!(split(&again[48..]).len(), 1, "10.4: one numbered request follows it");
         } else {
             assert!(again.is_empty());
         }
@@ -83,19 +84,21 @@ fn several_numbers_are_filled_in_at_once() {
     // nothing is open here, and still the gap is looked after
     assert_eq!(rig.session.deadline(1), Some(TIMEOUT));
     rig.session.on_timer(1, TIMEOUT).unwrap();
-    let ping = tag(&rig.sent(1), 0);
+    let ping = tag(&rig.sent(1), 1); // the first was sent when the connection was lost
     // one of the three had come
     rig.deliver(1, &pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, SECOND, EXP, MAX, 0, 0, 0], &[])).unwrap();
     let out = split(&rig.sent(1));
     let numbers: Vec<(u8, u32)> = out.iter().map(|(h, _)| (h[0], word(h, 24))).collect();
-    assert_eq!(numbers, [(0, 0x11), (0, 0x12)]);
+    assert_eq!(numbers, [(0, 0x11), (0, 0x12), (0, 0x13)], "the last is new: 10.4");
     // the second had come as well by now: its NOP-Out is a duplicate to the target, and is not answered
     let first = word(&out[0].0, 16);
     rig.deliver(1, &pdu(0x20, 0x80, [0, 0], first, [0xffff_ffff, SECOND + 1, 0x13, MAX, 0, 0, 0], &[])).unwrap();
-    assert_eq!(rig.session.unfinished(), 1);
+    assert_eq!(rig.session.unfinished(), 2);
+    let last = word(&out[2].0, 16);
+    rig.deliver(1, &pdu(0x20, 0x80, [0, 0], last, [0xffff_ffff, SECOND + 2, 0x14, MAX, 0, 0, 0], &[])).unwrap();
     rig.session.on_timer(1, 5 + TIMEOUT).unwrap();
     let ping = tag(&rig.sent(1), 0);
-    rig.deliver(1, &pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, SECOND + 2, 0x13, MAX, 0, 0, 0], &[])).unwrap();
+    rig.deliver(1, &pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, SECOND + 3, 0x14, MAX, 0, 0, 0], &[])).unwrap();
     assert_eq!(rig.session.unfinished(), 0);
     assert_eq!(rig.session.deadline(1), None);
 }

@@ -95,6 +95,32 @@ impl Rig {
         }
     }
 
+    /// What one look at the queue of a connection gives, before more is made.
+    pub fn session_sends(&mut self, conn: ConnIndex) -> Vec<([u8; 48], Vec<u8>)> {
+        let mut slots = Vec::new();
+        let mut out = Vec::new();
+        let queue = self.session.send_queue(conn);
+        for pdu in queue.iter() {
+            let data = match &pdu.payload {
+                Payload::Task { slot, offset, len, .. } => {
+                    self.memory[slot][*offset as usize..(*offset + *len) as usize].to_vec()
+                }
+                _ => Vec::new(),
+            };
+            out.push((pdu.header_bytes().try_into().unwrap(), data));
+        }
+        let unsent = queue.unsent_bytes();
+        queue.sent(unsent, |pdu| {
+            if let Payload::Task { slot, .. } = pdu.payload {
+                slots.push(slot);
+            }
+        });
+        for slot in slots {
+            self.session.payload_sent(slot);
+        }
+        out
+    }
+
     /// Bytes from the target, in any pieces.
     pub fn deliver(&mut self, conn: ConnIndex, bytes: &[u8]) -> Result<(), Fatal> {
         let mut at = 0;
@@ -177,6 +203,12 @@ pub fn pdu(opcode: u8, flags: u8, bytes_2_3: [u8; 2], tag: u32, words: [u32; 7],
     out
 }
 
+/// The PDU with the LUN of this rig's commands.
+pub fn at_unit(mut pdu: Vec<u8>) -> Vec<u8> {
+    pdu[8..16].copy_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0]);
+    pdu
+}
+
 /// The window as these tests leave it: ExpCmdSN 0x11, MaxCmdSN 0x20.
 pub const EXP: u32 = 0x11;
 pub const MAX: u32 = 0x20;
@@ -186,9 +218,9 @@ pub fn data_in(tag: u32, flags: u8, stat_sn: u32, data_sn: u32, offset: u32, res
     pdu(0x25, flags, [0, 0], tag, [0xffff_ffff, stat_sn, EXP, MAX, data_sn, offset, residual], data)
 }
 
-/// R2T (11.8): TTT, StatSN, ExpCmdSN, MaxCmdSN, R2TSN, Buffer Offset, Desired Data Transfer Length.
+/// R2T (11.8), with the LUN of this rig's commands: TTT, StatSN, ExpCmdSN, MaxCmdSN, R2TSN, Buffer Offset, Desired Data Transfer Length.
 pub fn r2t(tag: u32, transfer_tag: u32, number: u32, offset: u32, length: u32) -> Vec<u8> {
-    pdu(0x31, 0x80, [0, 0], tag, [transfer_tag, STAT_SN, EXP, MAX, number, offset, length], &[])
+    at_unit(pdu(0x31, 0x80, [0, 0], tag, [transfer_tag, STAT_SN, EXP, MAX, number, offset, length], &[]))
 }
 
 /// SCSI Response (11.4): SNACK Tag, StatSN, ExpCmdSN, MaxCmdSN, ExpDataSN, bidi residual, residual.

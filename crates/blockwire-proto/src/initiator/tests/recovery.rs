@@ -115,7 +115,8 @@ fn an_unacknowledged_command_is_sent_again_with_its_number() {
     let out = split(&rig.sent(0));
     let header = &out[0].0;
     assert_eq!((header[0], word(header, 16), word(header, 24), word(header, 28)), (0x01, TAG, 0x10, 0x501));
-    assert_eq!(rig.session.numbers().0, 0x11);
+    assert_eq!((out.len(), out[1].0[0], word(&out[1].0, 24)), (2, 0x00, 0x11), "10.4: a numbered NOP-Out follows it");
+    assert_eq!(rig.session.numbers().0, 0x12);
 }
 
 #[test]

@@ -3,10 +3,14 @@
 mod commands;
 mod connections;
 mod data;
+mod fence;
 mod fields;
 mod hostile;
+mod immediate;
+mod late;
 mod limits;
 mod misbehaviour;
+mod numbers;
 mod recover;
 mod recovery;
 mod removed;
