@@ -22,6 +22,8 @@ Handler: TypeAlias = Callable[[Any], None]
 
 _CLASSES: tuple[tuple[str, type[errors.Error]], ...] = (
     ("plane.closed", errors.ClosedError),
+    # A session or connection that ended a moment ago and is forgotten: retry_policy.LOST_CODES.
+    ("plane.unknown", errors.ConnectionLostError),
     ("session.", errors.ConnectionLostError),
     ("connection.", errors.ConnectionLostError),
     ("task.aborted", errors.CancelledError),

@@ -47,6 +47,7 @@ def test_a_failure_becomes_the_error_that_it_means() -> None:
     assert full.errno == errno.ENOSPC
     assert isinstance(failure_error(api.Failure("plane.closed", "closed")), errors.ClosedError)
     assert isinstance(failure_error(api.Failure("session.lost", "lost")), ConnectionError)
+    assert isinstance(failure_error(api.Failure("plane.unknown", "there is no session 7")), ConnectionError)
 
 
 def test_many_waiters_at_once_each_get_their_own() -> None:
