@@ -51,6 +51,7 @@ class Dispatch:
         self.plane = plane
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fd = -1
+        self._closed = False
         self._ops: dict[OpId, asyncio.Future[Any]] = {}
         self._answers: dict[Token, asyncio.Future[ControlPdu]] = {}
         self._tasks: dict[Token, asyncio.Future[TaskDone]] = {}
@@ -70,14 +71,27 @@ class Dispatch:
         if self._loop is not None and self._fd >= 0:
             self._loop.remove_reader(self._fd)
         self._fd = -1
+        self._closed = True
+        self._loop = None  # whoever still has this object must not keep a loop that has ended
         waiting: list[asyncio.Future[Any]] = [*self._ops.values(), *self._answers.values(), *self._tasks.values()]
         self._ops.clear()
         self._answers.clear()
         self._tasks.clear()
         for future in waiting:
             if not future.done():
-                future.set_exception(errors.ClosedError("the data plane was shut down"))
-                future.exception()  # nobody may be left to look at it
+                self._refuse(future)
+
+    @staticmethod
+    def _refuse(future: asyncio.Future[Any]) -> None:
+        future.set_exception(errors.ClosedError("the data plane was shut down"))
+        future.exception()  # nobody may be left to look at it
+
+    def _waiter(self) -> asyncio.Future[Any]:
+        """A future for who begins to wait; one that failed already when no event will come any more."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._closed:
+            self._refuse(future)
+        return future
 
     def _readable(self) -> None:
         self.pump()
@@ -134,19 +148,19 @@ class Dispatch:
 
     def op(self, op: OpId) -> asyncio.Future[Any]:
         """Ends with the result of `op`; raises the member of `blockwire.errors` that its failure means."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Any] = self._waiter()
         self._ops[op] = future
         return future
 
     def answer(self, token: Token) -> asyncio.Future[ControlPdu]:
         """Ends with the PDU that answers a `send_pdu`; ConnectionLostError when its connection goes before."""
-        future: asyncio.Future[ControlPdu] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[ControlPdu] = self._waiter()
         self._answers[token] = future
         return future
 
     def task(self, token: Token) -> asyncio.Future[TaskDone]:
         """Ends with the `TaskDone` of a request submitted on queue 0."""
-        future: asyncio.Future[TaskDone] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[TaskDone] = self._waiter()
         self._tasks[token] = future
         return future
 

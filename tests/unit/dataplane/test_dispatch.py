@@ -140,3 +140,18 @@ def test_the_fake_disk_answers_reads_and_writes() -> None:
     assert bytes(into) == data
     past = plane.execute_io(session, 0, api.IoKind.READ, 7, 2, 512)
     assert (past.status, past.sense[2], past.sense[12]) == (2, 5, 0x21)
+
+
+def test_who_begins_to_wait_after_the_end_is_told() -> None:
+    async def scenario() -> None:
+        plane = FakePlane()
+        dispatch = Dispatch(plane)
+        dispatch.attach()
+        op = plane.open_store(api.StoreSpec("ram", size=4096))
+        dispatch.close()
+        for waiting in (dispatch.op(op), dispatch.answer(1), dispatch.task(2)):
+            with pytest.raises(errors.ClosedError):
+                await waiting
+        plane.shutdown(0)
+
+    run(scenario())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from blockwire import errors
-from blockwire.dataplane import api
+from blockwire import aio, errors
+from blockwire.dataplane import api, native
+from blockwire.dataplane.fake import FakePlane
 from blockwire.initiator.initiator import Initiator
 from blockwire.initiator.options import Options
 from blockwire.initiator.session import State
@@ -197,3 +200,20 @@ def test_a_target_that_asks_for_a_logout_gets_that_one(scenario) -> None:
         await session.close()
 
     scenario(body)
+
+
+def test_loops_that_have_ended_are_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(native, "new_plane", lambda workers=1: FakePlane())
+
+    async def once() -> None:
+        with aio._initiator().busy():
+            await asyncio.sleep(0)
+        assert aio._initiators[asyncio.get_running_loop()].closed
+
+    before = len(aio._initiators)
+    for _ in range(3):
+        asyncio.run(once())
+    gc.collect()
+    assert len(aio._initiators) <= before
