@@ -46,11 +46,11 @@ def parse_records(pairs: Pairs, asked: Portal) -> list[TargetRecord]:
     Other keys than TargetName and TargetAddress are not permitted and skipped; an address that is none is a
     :class:`ProtocolError`. A target that is listed twice is one record.
     """
-    found: dict[str, list[TargetRecordAddress]] = {}
-    current: list[TargetRecordAddress] | None = None
+    found: dict[str, dict[TargetRecordAddress, None]] = {}
+    current: dict[TargetRecordAddress, None] | None = None
     for key, value in pairs:
         if key == "TargetName":
-            current = found.setdefault(value, [])
+            current = found.setdefault(value, {})
         elif key == "TargetAddress":
             if current is None:
                 raise ProtocolError(
@@ -60,6 +60,5 @@ def parse_records(pairs: Pairs, asked: Portal) -> list[TargetRecord]:
                 address = TargetRecordAddress(*parse_target_address(value))
             except ValueError as error:
                 raise ProtocolError("a TargetAddress is malformed", evidence=f"{value[:80]}: {error}") from None
-            if address not in current:
-                current.append(address)
+            current[address] = None
     return [TargetRecord(name, tuple(addresses) or (TargetRecordAddress(asked),)) for name, addresses in found.items()]

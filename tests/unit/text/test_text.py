@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -85,6 +86,15 @@ def test_who_may_ask_what() -> None:
         answer("", "", RECORDS)
     with pytest.raises(ProtocolError):
         answer("All", own, RECORDS)
+
+
+def test_a_target_of_very_many_addresses_takes_no_more_than_its_length() -> None:
+    # 16 MiB of text is what discovery takes; compared each with each, this many would take minutes.
+    addresses = [("TargetAddress", f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}:3260,1") for n in range(60_000)]
+    started = time.process_time()
+    (record,) = parse_records([("TargetName", "iqn.2024-01.com.example:disk"), *addresses, *addresses[:100]], HERE)
+    assert len(record.addresses) == 60_000
+    assert time.process_time() - started < 10
 
 
 def test_records_of_the_rfc() -> None:
