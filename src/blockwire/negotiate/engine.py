@@ -30,7 +30,9 @@ from blockwire.wire.constants import LoginStatus
 from blockwire.wire.keys import Pairs
 
 Phase = Literal["security", "operational", "full-feature"]
-_DIGESTS: Final = ("HeaderDigest", "DataDigest")
+MAX_KEYS: Final = 256
+"""How many keys one negotiation takes from the peer. The RFCs define about forty; without a bound a login could be made of
+fifty thousand, each remembered and answered NotUnderstood."""
 
 
 @dataclass(slots=True)
@@ -157,6 +159,8 @@ class Negotiation:
 
     def receive(self, pairs: Pairs, phase: Phase) -> Received:
         """Take the pairs of one whole text segment; :class:`NegotiationError` where they break a rule."""
+        if len(pairs) + len(self._seen) > MAX_KEYS:
+            raise NegotiationError("the negotiation has too many keys", evidence=f"over {MAX_KEYS}")
         received = Received()
         offers: list[tuple[Key, str]] = []
         for name, text in pairs:

@@ -355,3 +355,10 @@ def test_recovery_in_order_offers_one_outstanding_r2t() -> None:
     # to 1": a target that picks the number offered would make a session that cannot be.
     offered = Preferences.of("initiator", {"ErrorRecoveryLevel": "1", "DataSequenceInOrder": "Yes"})
     assert offered.get("MaxOutstandingR2T") == "1"
+
+
+def test_keys_without_number_are_refused() -> None:
+    negotiation = target()
+    assert len(answers(negotiation, *((f"X-{n}", "1") for n in range(200)))) == 200
+    with pytest.raises(NegotiationError, match="too many keys"):
+        answers(negotiation, *((f"X-{n}", "1") for n in range(200, 300)))
