@@ -31,8 +31,8 @@ from blockwire.wire.keys import Pairs
 
 Phase = Literal["security", "operational", "full-feature"]
 MAX_KEYS: Final = 256
-"""How many keys one negotiation takes from the peer. The RFCs define about forty; without a bound a login could be made of
-fifty thousand, each remembered and answered NotUnderstood."""
+"""How many keys one negotiation takes from the peer. The RFCs define about forty; without a bound a login could be made
+of fifty thousand, each remembered and answered NotUnderstood."""
 
 
 @dataclass(slots=True)
