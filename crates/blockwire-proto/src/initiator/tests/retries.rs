@@ -1,6 +1,6 @@
 //! What follows a command retry (RFC 7143 4.2.2.1, 10.4).
 
-use super::super::{Command, Event};
+use super::super::{Command, InitiatorSession};
 use super::peer::*;
 use crate::{ConnectionParams, SessionParams};
 
@@ -64,10 +64,7 @@ fn a_closed_window_delays_it_before_anything_else_gets_a_number() {
 fn it_is_sent_as_soon_as_a_tag_is_free() {
     let mut rig = rig();
     rig.read(512);
-    rig.sent(0);
-    // ping first, so that it has its tag; then all others are taken by commands that wait for the window
-    rig.session.on_timer(0, TIMEOUT).unwrap();
-    let ping = word(&split(&rig.sent(0))[0].0, 16);
+    let first = rig.sent(0);
     let command = Command {
         lun: 0,
         cdb: &[0; 6],
@@ -76,19 +73,48 @@ fn it_is_sent_as_soon_as_a_tag_is_free() {
         write_len: 0,
         read_len: 0,
         conn: None,
-        context: 1,
+        context: 77,
     };
     while rig.session.submit(&command).is_ok() {}
-    rig.sent(0);
-    // the answer to the ping frees the tag of the ping; it is taken again before the retry
-    rig.deliver(0, &pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, STAT_SN, 0x10, 0x1f, 0, 0, 0], &[])).unwrap();
-    let retried = split(&rig.sent(0));
-    assert_eq!((retried[0].0[0], word(&retried[0].0, 24)), (0x01, 0x10));
-    let covers = |session: &super::super::InitiatorSession| {
-        let mut nops = 0;
-        session.look(|task| nops += u32::from(task.control));
-        nops
+    let second = word(&split(&rig.sent(0))[0].0, 16);
+    let requests = |session: &InitiatorSession| {
+        let mut control = 0;
+        session.look(|task| control += u32::from(task.control));
+        control
     };
-    assert_eq!(covers(&rig.session), 1);
-    while !matches!(rig.session.poll_event(), None | Some(Event::TaskEnded { .. })) {}
+    // Reject, data digest error: the command is sent again, and all 65,536 tags are in use
+    let reject = pdu(0x3f, 0x80, [2, 0], 0xffff_ffff, [0, STAT_SN, 0x10, 0x1f, 0, 0, 0], &first[..48]);
+    rig.deliver(0, &reject).unwrap();
+    assert_eq!((split(&rig.sent(0)).len(), requests(&rig.session)), (1, 0));
+    rig.session.poll_event();
+    // one of the commands ends: with the next PDU the NOP-Out is there, and waits for the window like everything else
+    rig.deliver(0, &response(second, 0x80, 0, STAT_SN + 1, 0, 0, &[])).unwrap();
+    assert_eq!(rig.ended(), good(0));
+    let numbers = pdu(0x20, 0x80, [0, 0], 0xffff_ffff, [0xffff_ffff, STAT_SN + 2, 0x12, 0x1f, 0, 0, 0], &[]);
+    rig.deliver(0, &numbers).unwrap();
+    assert_eq!(requests(&rig.session), 1);
+}
+
+#[test]
+fn the_answer_to_an_earlier_ping_says_nothing_of_what_was_sent_after_it() {
+    // two pings are out, a command between them: the answer to the first tells that the target had not got the command then
+    let mut rig = rig();
+    rig.read(512);
+    rig.sent(0);
+    rig.session.on_timer(0, TIMEOUT).unwrap();
+    let first = word(&split(&rig.sent(0))[0].0, 16);
+    // its own command came
+    rig.deliver(0, &data_in(TAG, 0, 0, 0, 0, 0, &pattern(8))).unwrap();
+    rig.read(512);
+    rig.session.on_timer(0, 10 * TIMEOUT).unwrap();
+    let second = word(&split(&rig.sent(0))[1].0, 16);
+    let answer = |ping, exp| pdu(0x20, 0x80, [0, 0], ping, [0xffff_ffff, STAT_SN, exp, MAX, 0, 0, 0], &[]);
+    rig.deliver(0, &answer(first, 0x11)).unwrap();
+    let sent = split(&rig.sent(0));
+    assert!(sent.iter().all(|(h, _)| h[0] != 0x01), "nothing is sent again");
+    // the answer to the second tells that it was lost
+    let mut lost = answer(second, 0x11);
+    lost[24..28].copy_from_slice(&(STAT_SN + 1).to_be_bytes());
+    rig.deliver(0, &lost).unwrap();
+    assert_eq!(split(&rig.sent(0))[0].0[0], 0x01);
 }
