@@ -183,10 +183,6 @@ pub enum Event {
         store: StoreId,
         size: u64,
     },
-    AckNeeded {
-        session: SessionId,
-        cid: u16,
-    },
 }
 
 impl Event {

@@ -163,6 +163,5 @@ pub fn object<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyAny>
         }
         Event::StoreFault { store, failure: error } => api::make(py, "StoreFault", (*store, failure(py, error)?)),
         Event::StoreChanged { store, size } => api::make(py, "StoreChanged", (*store, *size)),
-        Event::AckNeeded { session, cid } => api::make(py, "AckNeeded", (*session, *cid)),
     }
 }

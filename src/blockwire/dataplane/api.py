@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from blockwire.dataplane.events import (
-    AckNeeded,
     CommandForControl,
     ConnectionClosed,
     ConnectionLost,
@@ -75,7 +74,6 @@ __all__ = [
     "AbortReport",
     "AbortScope",
     "AbortSemantics",
-    "AckNeeded",
     "Answer",
     "Collect",
     "CommandClass",

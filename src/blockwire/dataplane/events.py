@@ -155,15 +155,7 @@ class StoreChanged:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class AckNeeded:
-    """Retained data reached half of the session's budget."""
-
-    session: SessionId
-    cid: int
-
-
 Event: TypeAlias = (
     OpDone | CommandForControl | ControlPdu | TaskDone | ConnectionLost | ConnectionClosed | SessionLost
-    | DigestFailure | ProtocolViolation | StoreFault | StoreChanged | AckNeeded
+    | DigestFailure | ProtocolViolation | StoreFault | StoreChanged
 )  # fmt: skip
