@@ -103,3 +103,42 @@ fn what_one_snack_asked_for_does_not_stand_back_for_the_next() {
     again.sort_unstable();
     assert_eq!(again, [1, 3, 4, 7], "each once");
 }
+
+#[test]
+fn a_response_that_is_no_completion_has_neither_status_nor_exp_data_sn() {
+    // 11.4.2: Status is reserved; 11.4.8: ExpDataSN MUST be 0 unless the command completed at the target
+    for (response, expected) in [(0, (2, 2)), (1, (0, 0))] {
+        let mut rig = Rig::simple();
+        rig.ok(&command(0xc0, 3, 1, 8192));
+        let slot = rig.delivered()[0];
+        rig.session.send_data(slot, 0, 8192, true, None);
+        rig.session.finish(slot, Finish { response, status: 2, ..Finish::default() });
+        let last = rig.sent(0).pop().expect("the response").0;
+        assert_eq!((last.0[0], last.0[2]), (0x21, response));
+        assert_eq!((last.status(), last.exp_data_sn()), expected);
+    }
+}
+
+#[test]
+fn a_snack_tag_does_not_outlive_its_connection() {
+    // 7.2.2: MUST be the default value again after a reassignment, which is 0 (11.4.4)
+    let level_2 = SessionParams { error_recovery_level: 2, data_sequence_in_order: false, ..params() };
+    let mut rig = Rig::new(level_2);
+    rig.connect(connection(0, 4096));
+    rig.connect(connection(1, 4096));
+    rig.ok(&command(0xc0, 3, 1, 8192));
+    let slot = rig.delivered()[0];
+    rig.session.send_data(slot, 0, 8192, true, None);
+    rig.session.finish(slot, Finish { status: 2, ..Finish::default() });
+    rig.sent(0);
+    // R-Data SNACK with the tag 0x77
+    rig.ok(&Pdu::new(0x10, 0x83).u32(16, 3).u32(20, 0x77).u32(28, 100));
+    let tag = |sent: Vec<(Bhs, Payload)>| {
+        let bhs = sent.into_iter().map(|(b, _)| b).find(|b| b.0[0] == 0x21).expect("the response");
+        u32::from_be_bytes(bhs.0[20..24].try_into().expect("four bytes"))
+    };
+    assert_eq!(tag(rig.sent(0)), 0x77);
+    rig.session.freeze_connection(0);
+    assert_eq!(rig.session.rebind(slot, 1, 0), Ok(Rebound::Answered));
+    assert_eq!(tag(rig.sent(1)), 0);
+}
