@@ -288,9 +288,10 @@ impl Context<'_> {
     fn next_unmap(&mut self, slot: Slot) -> Next {
         let work = &self.session.work[slot.0 as usize];
         let (done, total, lun) = (work.done, work.total, work.lun);
-        let (capacity, block, can_punch) = {
+        let (capacity, block, can_punch, fua) = {
             let unit = &self.session.luns[lun];
-            (unit.mapping.blocks, u64::from(unit.mapping.block_size), unit.can_punch)
+            let fua = !unit.mapping.write_cache && unit.can_flush;
+            (unit.mapping.blocks, u64::from(unit.mapping.block_size), unit.can_punch, fua)
         };
         if done == 0 {
             let list = work.copy_received(self.arena, total);
@@ -310,10 +311,11 @@ impl Context<'_> {
         let Some(&(lba, blocks)) = work.ranges.get(done as usize) else { return Next::Good };
         work.running_to = done + 1;
         let (offset, len) = (lba * block, blocks * block);
-        Next::Op(if can_punch {
+        // without a write cache what is unmapped is so on stable storage when the answer goes
+        Next::Op(if can_punch && !fua {
             Op::Punch { offset, len }
         } else {
-            Op::Zero { offset, len, may_unmap: true, fua: false }
+            Op::Zero { offset, len, may_unmap: true, fua }
         })
     }
 

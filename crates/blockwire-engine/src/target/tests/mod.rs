@@ -3,6 +3,7 @@
 mod bidirectional;
 mod breakdown;
 mod commands;
+mod durable;
 mod endings;
 mod exhausted;
 mod flow;
