@@ -27,7 +27,8 @@ use crate::transmit::Scratch;
 /// How long Data-Out that was asked for may keep memory without coming, once somebody else waits for memory.
 pub(super) const PATIENCE: Nanos = 2 * SECOND;
 
-/// A READ that is sent from a store's memory: the bytes of the store that queued PDUs name.
+/// A READ that is sent from a store's memory: the bytes of the store that PDUs name which are queued, or kept for
+/// retransmission.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DirectRead {
     store: StoreId,
@@ -72,6 +73,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// READs that name memory of a store, in all sessions of this worker.
+    #[inline]
+    pub(super) fn direct_reads(&self) -> usize {
+        self.direct_live
+    }
+
     pub(super) fn due(&mut self, at: Nanos) {
         self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
     }
@@ -180,8 +187,12 @@ impl Context<'_> {
 
     /// Ends a block command that went well and sends no data.
     pub(super) fn finish_good(&mut self, slot: Slot) {
-        let residual = self.session.work_mut(slot).residual;
-        self.finish(slot, Finish::good(residual));
+        let work = self.session.work_mut(slot);
+        work.phase = Phase::Done;
+        let residual = work.residual;
+        if self.session.proto.finish_good(slot, residual) {
+            self.wake_task(slot);
+        }
     }
 
     /// Ends a task with CHECK CONDITION. What was not moved of a read is an underflow.
@@ -336,9 +347,14 @@ impl Context<'_> {
         self.session.work_mut(slot).direct = at;
     }
 
-    /// The task's direct pieces are sent.
-    pub(super) fn forget_direct(&mut self, at: u32) {
-        self.unregister_direct(at);
+    /// Nothing of the task names a store's memory any more, once its last piece is gone.
+    #[inline]
+    pub(super) fn forget_direct_without_pieces(&mut self, slot: Slot) {
+        let work = &mut self.session.work[slot.0 as usize];
+        if work.pieces.is_empty() && work.direct != NOT_DIRECT {
+            let direct = std::mem::replace(&mut work.direct, NOT_DIRECT);
+            self.unregister_direct(direct);
+        }
     }
 
     #[inline]
@@ -348,7 +364,8 @@ impl Context<'_> {
         self.shared.direct_live -= 1;
     }
 
-    /// Before bytes `[start, end)` of a store change: READs that are being sent from them get a copy of what is not sent yet.
+    /// Before bytes `[start, end)` of a store change: READs that are being sent from them, or were and may be asked for again,
+    /// get a copy of what is not sent yet or not acknowledged.
     #[inline]
     pub(super) fn about_to_change(&mut self, store: StoreId, start: u64, end: u64) {
         if self.shared.direct_live > 0 {

@@ -6,10 +6,12 @@ use blockwire_store::{IoVec, IoVecs, Op, Outcome};
 
 use super::context::Context;
 use super::sense::Sense;
-use super::work::{NOT_DIRECT, PIECE, Phase, Piece, PieceMemory, StoreBytes};
+use super::work::{PIECE, Phase, Piece, PieceMemory, StoreBytes};
 
 /// READs are executed while less than this is unsent on their connection, bytes.
 const PULL_MARK: usize = 512 * 1024;
+/// READs of a worker that are kept for retransmission in a store's own memory: a change of the store looks through all of them.
+const MOST_KEPT_DIRECT: usize = 1024;
 
 /// What came of trying to queue more of a READ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +93,8 @@ impl Context<'_> {
             self.finish_sense(slot, Sense::NotReady);
             return Pulled::Finished;
         }
-        if !retains
-            && !digest
+        if !digest
+            && (!retains || self.shared.direct_reads() < MOST_KEPT_DIRECT)
             && unit.handle().is_exclusive_to(self.worker)
             && let Some(mapping) = unit.store().mapping()
             && offset + u64::from(len) <= mapping.len as u64
@@ -106,6 +108,7 @@ impl Context<'_> {
                 memory: PieceMemory::Direct(base),
             });
             self.register_direct(slot, start, offset + u64::from(len));
+            self.retained(slot, len);
             self.shared.counters.bytes_sent_from_store += u64::from(len);
             return self.queue_piece(slot, from, len);
         }
@@ -188,10 +191,7 @@ impl Context<'_> {
             work.pieces.remove(0).free(self.arena);
             self.shared.freed = true;
         }
-        if work.pieces.is_empty() && work.direct != NOT_DIRECT {
-            let direct = std::mem::replace(&mut work.direct, NOT_DIRECT);
-            self.forget_direct(direct);
-        }
+        self.forget_direct_without_pieces(slot);
     }
 
     /// Goes on with a task that was moved to another connection.

@@ -2,7 +2,8 @@
 //!
 //! At half of a budget acknowledgement is asked for: by the A bit of Data-In (RFC 7143 11.7.2), and by NOP-In for answers that
 //! are not acknowledged (7.1.4.2). At all of it READs wait. Frozen sessions count; the data of the oldest goes first, and a task
-//! that needs it again ends with CHECK CONDITION. What is kept is a copy of what was sent, never read again from the store.
+//! that needs it again ends with CHECK CONDITION. What is kept is what was sent, never read again from the store: a copy, or the
+//! store's own memory, which is copied out before it changes. Such a piece counts as well: a change may come at any time.
 
 use blockwire_proto::target::TaskState;
 use blockwire_proto::{ConnIndex, Slot};
@@ -68,6 +69,7 @@ impl Context<'_> {
             freed += u64::from(first.len);
             work.pieces.remove(0).free(self.arena);
         }
+        self.forget_direct_without_pieces(slot);
         self.give_back(slot, freed);
     }
 
@@ -92,6 +94,7 @@ impl Context<'_> {
             let Some(work) = self.session.work.get_mut(slot.0 as usize).filter(|w| w.retained > 0) else { continue };
             let kept = work.retained;
             work.free_pieces(self.arena);
+            self.forget_direct_without_pieces(slot);
             self.session.proto.forget_data(slot);
             self.give_back(slot, kept);
         }

@@ -93,7 +93,9 @@ pub struct InitiatorSession {
 /// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {
-    /// The one with the fewest unfinished requests.
+    /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it has
+    /// half of the session's requests more than that one. Short queues are spread one by one; of long ones, many PDUs
+    /// go into one system call and wake the target once, as with a single connection.
     #[default]
     LeastQueued,
     RoundRobin,
@@ -286,7 +288,15 @@ impl InitiatorSession {
         let open = self.connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
         let mut open = open.filter(|(_, c)| !c.logging_out);
         match self.distribution {
-            Distribution::LeastQueued => open.min_by_key(|(_, c)| c.tasks).map(|(i, _)| i),
+            Distribution::LeastQueued => {
+                let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
+                let more = self.tasks.len() as u32 / 2;
+                let last = self.connections.get(self.turn).and_then(Option::as_ref);
+                if last.is_none_or(|c| c.logging_out || c.tasks >= fewest + more) {
+                    self.turn = least;
+                }
+                Some(self.turn)
+            }
             Distribution::RoundRobin => {
                 let first = open.next()?.0;
                 let next =

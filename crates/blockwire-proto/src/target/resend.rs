@@ -120,7 +120,7 @@ impl TargetSession {
     /// The SCSI Response of a task again, with the same StatSN and its last SNACK Tag (11.16.3).
     pub(super) fn resend_response(&mut self, slot: Slot) {
         let Some(task) = self.tasks.get(slot) else { return };
-        let (mut bhs, payload) = scsi_response(task, task.finish.clone().unwrap_or_default());
+        let (mut bhs, payload) = scsi_response(task);
         bhs.set_stat_sn(task.stat_sn);
         let conn = task.conn;
         self.push_again(conn, bhs, payload, Some(slot));
