@@ -93,9 +93,9 @@ pub struct InitiatorSession {
 /// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {
-    /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it has
-    /// half of the session's requests more than that one. Short queues are spread one by one; of long ones, many PDUs
-    /// go into one system call and wake the target once, as with a single connection.
+    /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
+    /// by half of the session's requests. Up to five are spread one by one; of many, long runs go into one system call
+    /// and wake the target once, as with a single connection.
     #[default]
     LeastQueued,
     RoundRobin,
@@ -290,7 +290,7 @@ impl InitiatorSession {
         match self.distribution {
             Distribution::LeastQueued => {
                 let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
-                let more = self.tasks.len() as u32 / 2;
+                let more = (self.tasks.len() as u32 / 2).saturating_sub(2);
                 let last = self.connections.get(self.turn).and_then(Option::as_ref);
                 if last.is_none_or(|c| c.logging_out || c.tasks >= fewest + more) {
                     self.turn = least;

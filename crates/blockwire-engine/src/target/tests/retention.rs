@@ -38,24 +38,83 @@ fn ack(ttt: u32, exp_stat_sn: u32) -> Vec<u8> {
 
 #[test]
 fn what_is_sent_again_is_what_was_sent_whatever_the_store_holds_by_now() {
-    let mut rig = rig(1);
+    // of a store that this worker alone serves the bytes are kept where they are until they change, otherwise in a copy
+    for others in [false, true] {
+        let mut rig = rig(1);
+        if others {
+            rig.store.serve_on(1);
+        }
+        let data = rig.fill_store();
+        let tag = rig.command(0xc0, &cdb10(0x28, 0, 16, 128), 65_536, &[]);
+        let sent = rig.pdus(0);
+        assert!(sent.iter().flat_map(|(_, d)| d.clone()).eq(data[8192..8192 + 65_536].iter().copied()));
+        assert_eq!(rig.worker.core.counters.bytes_sent_by_copy, if others { 65_536 } else { 0 });
+        // in the middle of it, by a command of the same session, whose answer is not acknowledged either
+        rig.command(0xa0, &cdb10(0x2a, 0, 24, 8), 4096, &[0xff; 4096]);
+        assert_eq!(rig.pdus(0)[0].0.0[0], 0x21);
+        assert_eq!(rig.read_store(24 * 512, 4096), [0xff; 4096]);
+        assert_eq!(rig.worker.core.counters.bytes_sent_by_copy, 65_536);
+        rig.send(0, &snack(0, tag, u32::MAX, 100, 0, 0));
+        let again = rig.pdus(0);
+        let same = |a: &(Bhs, Vec<u8>), b: &(Bhs, Vec<u8>)| {
+            a.0.0[..28] == b.0.0[..28] && a.0.0[36..] == b.0.0[36..] && a.1 == b.1
+        };
+        assert_eq!(sent.len(), again.len());
+        assert!(sent.iter().zip(&again).all(|(a, b)| same(a, b)), "the same bytes, status and all");
+        rig.send(0, &snack(1, u32::MAX, u32::MAX, 100, 100, 1));
+        assert!(same(&rig.pdus(0)[0], &sent[sent.len() - 1]), "status in the last Data-In");
+        rig.send(0, &ack(u32::MAX, 102));
+        assert_eq!(rig.in_use(), 0);
+        rig.send(0, &snack(0, tag, u32::MAX, 102, 0, 0));
+        assert_eq!(rig.pdus(0)[0].0.0[..3], [0x3f, 0x80, 4]);
+    }
+}
+
+#[test]
+fn what_is_kept_in_the_store_is_let_go_with_its_acknowledgement_and_outlives_its_connection() {
+    let mut rig = rig(2);
     let data = rig.fill_store();
-    let tag = rig.command(0xc0, &cdb10(0x28, 0, 16, 128), 65_536, &[]);
-    let sent = rig.pdus(0);
-    assert!(sent.iter().flat_map(|(_, d)| d.clone()).eq(data[8192..8192 + 65_536].iter().copied()));
-    blockwire_store::write(&*rig.store.store, 0, &[0xff; 200_000], false).expect("written");
-    rig.send(0, &snack(0, tag, u32::MAX, 100, 0, 0));
-    let again = rig.pdus(0);
-    let same =
-        |a: &(Bhs, Vec<u8>), b: &(Bhs, Vec<u8>)| a.0.0[..28] == b.0.0[..28] && a.0.0[36..] == b.0.0[36..] && a.1 == b.1;
-    assert_eq!(sent.len(), again.len());
-    assert!(sent.iter().zip(&again).all(|(a, b)| same(a, b)), "the same bytes, status and all");
-    rig.send(0, &snack(1, u32::MAX, u32::MAX, 100, 100, 1));
-    assert!(same(&rig.pdus(0)[0], &sent[sent.len() - 1]), "status in the last Data-In");
+    rig.command(0xc0, &cdb10(0x28, 0, 0, 64), 32_768, &[]);
+    rig.command(0xc0, &cdb10(0x28, 0, 64, 64), 32_768, &[]);
+    rig.pdus(0);
+    assert_eq!(rig.worker.target.shared.direct_reads(), 2);
     rig.send(0, &ack(u32::MAX, 101));
-    assert_eq!(rig.in_use(), 0);
-    rig.send(0, &snack(0, tag, u32::MAX, 101, 0, 0));
-    assert_eq!(rig.pdus(0)[0].0.0[..3], [0x3f, 0x80, 4]);
+    assert_eq!(rig.worker.target.shared.direct_reads(), 1);
+    rig.peers[0].end.close();
+    rig.step();
+    // somebody else writes over what the frozen task keeps
+    let store = rig.store.id;
+    rig.worker.target.about_to_change(&mut rig.worker.core, store, 40_000, 512);
+    blockwire_store::write(&*rig.store.store, 32_768, &[0xee; 32_768], false).expect("written");
+    assert_eq!((rig.worker.core.arena.in_use(), rig.worker.target.shared.direct_reads()), (1, 0), "copied out");
+    let peer = rig.connect(SESSION, connection(2));
+    let pdus = reassigned(&mut rig, SESSION, peer, 0x101);
+    let got: Vec<u8> = pdus.iter().filter(|(b, _)| b.0[0] == 0x25).flat_map(|(_, d)| d.clone()).collect();
+    assert!(got == data[32_768..65_536], "as it was sent");
+    rig.worker.target.close_session(&mut rig.worker.core, SESSION).expect("closed");
+    assert_eq!((rig.in_use(), rig.worker.target.shared.direct_reads()), (0, 0));
+}
+
+/// Has a frozen task reassigned to the connection of `peer`; everything that came then, the answer first.
+fn reassigned(rig: &mut Rig, id: SessionId, peer: usize, tag: u32) -> Vec<(Bhs, Vec<u8>)> {
+    let mut bhs = [0; BHS_LEN];
+    bhs[..2].copy_from_slice(&[0x42, 0x88]);
+    bhs[16..20].copy_from_slice(&0x5555_u32.to_be_bytes());
+    bhs[20..24].copy_from_slice(&tag.to_be_bytes());
+    rig.events();
+    rig.send(peer, &bhs);
+    let task = rig
+        .events()
+        .into_iter()
+        .find_map(|e| if let Event::ControlPdu { tag, .. } = e { Some(tag) } else { None })
+        .expect("sent up");
+    let mut header = [0; BHS_LEN];
+    header[..2].copy_from_slice(&[0x22, 0x80]);
+    // wherever it is frozen
+    let effects = crate::calls::Effects { rebind: Some((tag, None)), ..Default::default() };
+    let answer = crate::calls::Answer::Pdu { header, data: Vec::new() };
+    rig.worker.target.reply(&mut rig.worker.core, id, task, answer, effects);
+    rig.pdus(peer)
 }
 
 #[test]
@@ -178,34 +237,14 @@ fn the_oldest_frozen_session_gives_its_data_up_first() {
         rig.step();
     }
     // the fifth went over what the worker keeps: the first gave way
-    let reassigned = |rig: &mut Rig, id: SessionId, peer: usize| {
-        let mut bhs = [0; BHS_LEN];
-        bhs[..2].copy_from_slice(&[0x42, 0x88]);
-        bhs[16..20].copy_from_slice(&0x5555_u32.to_be_bytes());
-        bhs[20..24].copy_from_slice(&0x100_u32.to_be_bytes());
-        rig.events();
-        rig.send(peer, &bhs);
-        let task = rig
-            .events()
-            .into_iter()
-            .find_map(|e| if let Event::ControlPdu { tag, .. } = e { Some(tag) } else { None })
-            .expect("sent up");
-        let mut header = [0; BHS_LEN];
-        header[..2].copy_from_slice(&[0x22, 0x80]);
-        // wherever it is frozen
-        let effects = crate::calls::Effects { rebind: Some((0x100, None)), ..Default::default() };
-        let answer = crate::calls::Answer::Pdu { header, data: Vec::new() };
-        rig.worker.target.reply(&mut rig.worker.core, id, task, answer, effects);
-        rig.pdus(peer)
-    };
     let peer = rig.connect(SESSION, connection(1));
-    let pdus = reassigned(&mut rig, SESSION, peer);
+    let pdus = reassigned(&mut rig, SESSION, peer, 0x100);
     assert_eq!((pdus[0].0.0[0], pdus[0].0.response()), (0x22, 0));
     let last = pdus.last().expect("some");
     assert_eq!((pdus.len(), last.0.0[0], last.0.status()), (2, 0x21, 2), "nothing is left to send: CHECK CONDITION");
     assert_eq!((last.1[4], last.1[14], last.1[15]), (0x0b, 0x11, 0x13), "SNACK rejected (11.4.7.2)");
     let peer = rig.connect(11, connection(1));
-    let pdus = reassigned(&mut rig, 11, peer);
+    let pdus = reassigned(&mut rig, 11, peer, 0x100);
     let got: Vec<u8> = pdus.iter().filter(|(b, _)| b.0[0] == 0x25).flat_map(|(_, d)| d.clone()).collect();
     assert!(got == data[..917_504], "a later one still has all of it");
     for id in [SESSION, 8, 9, 10, 11, 12, 13] {
