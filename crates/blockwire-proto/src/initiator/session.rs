@@ -94,13 +94,15 @@ pub struct InitiatorSession {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {
     /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
-    /// by half of the session's requests. Up to five are spread one by one; of many, long runs go into one system call
-    /// and wake the target once, as with a single connection.
+    /// by half of the session's requests. A few are spread one by one; of many, long runs go into one system call and
+    /// wake the target once, as with a single connection.
     #[default]
     LeastQueued,
     RoundRobin,
 }
 
+/// Up to this many requests are spread over the connections one by one.
+const FEW: usize = 5;
 /// Room for this many PDUs in a send queue before it grows.
 pub(super) const QUEUE_ROOM: usize = 256;
 /// Longest CDB: AHSLength has 16 bits, SCSI's variable-length CDBs end at 260 bytes (SPC-4 4.2.3).
@@ -290,7 +292,7 @@ impl InitiatorSession {
         match self.distribution {
             Distribution::LeastQueued => {
                 let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
-                let more = (self.tasks.len() as u32 / 2).saturating_sub(2);
+                let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / 2 } else { 0 };
                 let last = self.connections.get(self.turn).and_then(Option::as_ref);
                 if last.is_none_or(|c| c.logging_out || c.tasks >= fewest + more) {
                     self.turn = least;
