@@ -42,7 +42,8 @@ fn what_is_sent_again_is_what_was_sent_whatever_the_store_holds_by_now() {
     for others in [false, true] {
         let mut rig = rig(1);
         if others {
-            rig.store.serve_on(1);
+            let another = Arc::new(Mailbox::new().expect("descriptor"));
+            rig.store.serve_on(1, &another);
         }
         let data = rig.fill_store();
         let tag = rig.command(0xc0, &cdb10(0x28, 0, 16, 128), 65_536, &[]);
