@@ -94,8 +94,9 @@ pub struct InitiatorSession {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Distribution {
     /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
-    /// by half of the session's requests. A few are spread one by one; of many, long runs go into one system call and
-    /// wake the target once, as with a single connection.
+    /// by an even share of the session's requests. A few are spread one by one; of many, long runs go into one system call and
+    /// wake the target once, as with a single connection. With an even share none runs dry while another has its turn, so that
+    /// connections over several links add up.
     #[default]
     LeastQueued,
     RoundRobin,
@@ -291,8 +292,9 @@ impl InitiatorSession {
         let mut open = open.filter(|(_, c)| !c.logging_out);
         match self.distribution {
             Distribution::LeastQueued => {
+                let connections = open.clone().count() as u32;
                 let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
-                let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / 2 } else { 0 };
+                let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / connections } else { 0 };
                 let last = self.connections.get(self.turn).and_then(Option::as_ref);
                 if last.is_none_or(|c| c.logging_out || c.tasks >= fewest + more) {
                     self.turn = least;

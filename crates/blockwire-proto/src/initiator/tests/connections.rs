@@ -100,6 +100,39 @@ fn commands_are_spread_and_numbered_across() {
 }
 
 #[test]
+fn no_connection_runs_dry_while_another_has_its_turn() {
+    let mut rig = two();
+    for cid in [3, 4] {
+        rig.session.add_connection(connection(cid, 1024), SECOND, 0);
+    }
+    let mut waiting: [Vec<u32>; 4] = Default::default();
+    let mut stat_sn = [STAT_SN, SECOND, SECOND, SECOND];
+    let mut exp = 0x10;
+    let submit = |rig: &mut Rig, waiting: &mut [Vec<u32>; 4]| {
+        rig.command(&[0; 6], 0, 0);
+        for (conn, tags) in waiting.iter_mut().enumerate() {
+            tags.extend(split(&rig.sent(conn)).iter().map(|(header, _)| word(header, 16)));
+        }
+    };
+    for _ in 0..12 {
+        submit(&mut rig, &mut waiting);
+        exp += 1;
+    }
+    // links of the same speed: each ends a command, and a new one follows at once
+    for step in 0..400 {
+        let conn = step % 4;
+        assert!(!waiting[conn].is_empty(), "connection {conn} has nothing to do at {step}");
+        let done = waiting[conn].remove(0);
+        let good = pdu(0x21, 0x80, [0, 0], done, [0, stat_sn[conn], exp, exp + 0x40, 0, 0, 0], &[]);
+        rig.deliver(conn, &good).unwrap();
+        stat_sn[conn] += 1;
+        rig.ended();
+        submit(&mut rig, &mut waiting);
+        exp += 1;
+    }
+}
+
+#[test]
 fn long_queues_are_spread_in_runs_and_short_ones_one_by_one() {
     let mut rig = two();
     for expected in [[1, 0], [1, 1], [2, 1], [2, 2]] {
@@ -117,7 +150,7 @@ fn long_queues_are_spread_in_runs_and_short_ones_one_by_one() {
             assert_eq!(rig.ended(), good(0));
         }
     }
-    // a run, up to half of them ahead
+    // a run, up to an even share of them ahead: half, with two
     for expected in [[3, 2], [4, 2], [5, 2], [6, 2]] {
         rig.command(&[0; 6], 0, 0);
         assert_eq!([rig.session.tasks_on(0), rig.session.tasks_on(1)], expected);
