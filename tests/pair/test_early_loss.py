@@ -83,11 +83,11 @@ def test_commands_of_a_lost_connection_hold_nobody_up(level: int, connections: i
 
                 victim.tap.intercept = intercept
                 began = pair.now
-                work = [asyncio.ensure_future(lun.pwrite(pattern(n, 512), 512 * n)) for n in range(32)]
+                work = [asyncio.ensure_future(lun.pwrite(pattern(n, 512), 512 * n)) for n in range(64)]
                 await asyncio.gather(*work)
                 assert seen > number
                 assert pair.now - began < 2.0
                 assert lun.session.reopened == 0
-                assert await lun.pread(512 * 32, 0) == b"".join(pattern(n, 512) for n in range(32))
+                assert await lun.pread(512 * 64, 0) == b"".join(pattern(n, 512) for n in range(64))
 
         pair.run(body())
