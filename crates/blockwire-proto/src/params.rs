@@ -18,7 +18,8 @@ pub struct Quirks {
     /// there (11.5.4).
     pub reassign_lun: bool,
     /// `reassign-answer`: to TASK REASSIGN 0 means that there is no such task, and 255 that the task goes on. Linux's
-    /// target takes the codes of 11.6.1 for those of its SCSI layer, and so tells others than it means.
+    /// target takes the codes of 11.6.1 for those of its SCSI layer, and so tells others than it means. A read of which only
+    /// the status is missing is not moved but ends with its connection: that target has no answer to it (7.2.2).
     pub reassign_answer: bool,
 }
 

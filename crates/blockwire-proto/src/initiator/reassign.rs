@@ -28,6 +28,11 @@ pub struct TaskLook {
 }
 
 impl Task {
+    /// A read of which only the status did not come.
+    fn has_all_data(&self) -> bool {
+        self.write_len == 0 && self.read_len > 0 && self.received.contains(0, u64::from(self.read_len))
+    }
+
     /// Before a reassignment: data beyond what it will acknowledge is discarded (RFC 7143 11.5.6 MUST), and so are a status
     /// that waited for data and a SNACK Tag (7.2.2).
     fn forget_unacknowledged(&mut self) {
@@ -66,6 +71,8 @@ impl InitiatorSession {
             .slots(|t| t.conn == conn && matches!(t.state, State::Active | State::Paused | State::Reassigning));
         for slot in mine {
             let task = &mut self.tasks[slot];
+            // Linux's target closes the connection instead of sending a status alone (7.2.2), on every one it is moved to
+            let keeps = freeze && !(self.params.quirks.reassign_answer && task.has_all_data());
             match task.state {
                 State::Paused => self.tasks.give_back(slot), // its last answer was handed up already
                 State::Active if task.kind != Kind::Scsi => {
@@ -76,7 +83,7 @@ impl InitiatorSession {
                     }
                 }
                 // 7.14: the target ends immediate commands with their connection, whatever the level
-                _ if freeze && !task.bhs.is_immediate() => {
+                _ if keeps && !task.bhs.is_immediate() => {
                     task.state = State::Frozen;
                     task.cid = connection.params.cid;
                     task.sequence_bytes = 0;

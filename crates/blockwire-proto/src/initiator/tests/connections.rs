@@ -601,3 +601,19 @@ fn immediate_commands_end_with_their_connection() {
     assert_eq!(rig.session.frozen(None), [numbered]);
     assert_eq!(rig.session.unfinished(), 1);
 }
+
+#[test]
+fn a_quirk_ends_reads_that_lack_only_their_status() {
+    // 7.2.2 has the status sent again; Linux's target closes the connection instead
+    for (quirk, came, kept) in [(false, 512, true), (true, 511, true), (true, 512, false)] {
+        let quirks = Quirks { reassign_answer: quirk, ..Quirks::default() };
+        let mut rig = Rig::new(SessionParams { quirks, ..params() }, connection(1, 8192));
+        rig.session.add_connection(connection(2, 8192), SECOND, 0);
+        let read = rig.read(512);
+        let task = tag(&rig.sent(0), 0);
+        rig.deliver(0, &data_in(task, 0x80, 0, 0, 0, 0, &pattern(came))).unwrap();
+        rig.session.lose_connection(0, true);
+        let (ended, frozen) = if kept { (None, vec![read]) } else { (Some(Outcome::ConnectionLost), vec![]) };
+        assert_eq!((rig.ended(), rig.session.frozen(None)), (ended, frozen));
+    }
+}
