@@ -38,7 +38,8 @@ class Timers:
 
 QUIRKS = {
     "reassign-lun": "TASK REASSIGN carries the LUN of its task, although it is reserved there (RFC 7143 11.5.4)",
-    "reassign-answer": "of the answers to TASK REASSIGN 255 means that the task goes on, and 0 that there is none",
+    "reassign-answer": "of the answers to TASK REASSIGN 255 means that the task goes on, and 0 that there is none; "
+    "a read that lacks only its status is sent again instead of moved (RFC 7143 7.2.2)",
 }
 """Departures of targets from RFC 7143 that can be gone along with. Linux's target (LIO) needs both at level 2."""
 
