@@ -1,6 +1,7 @@
 //! The session's state behind its lock, and its connections.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -54,6 +55,8 @@ pub(super) struct Link {
     pub reading: bool,
     /// To be lost as soon as the reader is back.
     pub doomed: Option<Loss>,
+    /// Its other end is on this machine.
+    pub here: bool,
     /// Its number in the worker's background, for epoll.
     pub number: u32,
 }
@@ -208,6 +211,7 @@ impl InitiatorSession {
         if state.closed {
             return Err(Failure::new("session.closed", "the session was closed"));
         }
+        let here = fd.is_some() && handoff.peer.parse::<SocketAddr>().is_ok_and(|peer| peer.ip().is_loopback());
         let cid = handoff.params.cid;
         if state.side.proto.find_connection(cid).is_some() {
             return Err(Failure::new("session.cid-in-use", format!("the session has a connection with CID {cid}")));
@@ -225,7 +229,10 @@ impl InitiatorSession {
             reading: false,
             doomed: None,
             number,
+            here,
         });
+        let one_machine = state.links.iter().flatten().all(|link| link.here);
+        state.side.proto.set_one_machine(one_machine);
         if let Some(old) = handoff.reassigned_from {
             for slot in state.side.proto.frozen(Some(old)) {
                 state.side.proto.rebind(slot, conn);

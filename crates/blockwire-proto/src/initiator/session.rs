@@ -88,6 +88,8 @@ pub struct InitiatorSession {
     pub(super) uncovered: Vec<ConnIndex>,
     distribution: Distribution,
     turn: usize,
+    /// All connections end in this machine.
+    one_machine: bool,
 }
 
 /// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
@@ -96,7 +98,7 @@ pub enum Distribution {
     /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
     /// by an even share of the session's requests. A few are spread one by one; of many, long runs go into one system call and
     /// wake the target once, as with a single connection. With an even share none runs dry while another has its turn, so that
-    /// connections over several links add up.
+    /// connections over several links add up; within one machine it is half of the requests.
     #[default]
     LeastQueued,
     RoundRobin,
@@ -135,6 +137,7 @@ impl InitiatorSession {
             uncovered: Vec::new(),
             distribution: Distribution::default(),
             turn: 0,
+            one_machine: false,
         }
     }
 
@@ -142,6 +145,11 @@ impl InitiatorSession {
     #[must_use]
     pub fn numbers(&self) -> (u32, u32, u32) {
         (self.cmd_sn, self.exp_cmd_sn, self.max_cmd_sn)
+    }
+
+    /// Whether both ends are on one machine: then there are no links that add up, and longer runs cost both ends less.
+    pub fn set_one_machine(&mut self, on: bool) {
+        self.one_machine = on;
     }
 
     /// How commands are spread over the connections from now on.
@@ -292,9 +300,9 @@ impl InitiatorSession {
         let mut open = open.filter(|(_, c)| !c.logging_out);
         match self.distribution {
             Distribution::LeastQueued => {
-                let connections = open.clone().count() as u32;
+                let shares = if self.one_machine { 2 } else { open.clone().count() as u32 };
                 let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
-                let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / connections } else { 0 };
+                let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / shares } else { 0 };
                 let last = self.connections.get(self.turn).and_then(Option::as_ref);
                 if last.is_none_or(|c| c.logging_out || c.tasks >= fewest + more) {
                     self.turn = least;

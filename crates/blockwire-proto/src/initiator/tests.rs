@@ -2,6 +2,7 @@
 
 mod connections;
 mod digests;
+mod distribution;
 mod fast_abort;
 mod fields;
 mod hostile;
