@@ -110,3 +110,13 @@ def places(digests: bool = False) -> Places:
             pdus = [pdu for pdu in tap.pdus(end) if pdu.opcode not in (0x06, 0x26)]
             found.append(tuple((pdu.start, pdu.header_length, pdu.stop) for pdu in pdus))
     return Places(found[0], found[1])
+
+
+async def use(pair: SteppedPair) -> str:
+    """`right`, or the code of the error. Wrong data is an AssertionError."""
+    try:
+        async with await pair.open() as lun:
+            await write_and_read(lun)
+    except errors.Error as error:
+        return error.code
+    return "right"

@@ -9,13 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from blockwire import errors
 from blockwire.initiator.options import Timers
 from blockwire.testing.memory_link import INITIATOR, TARGET
 from blockwire.testing.stepped_pair import SteppedPair
 from blockwire.testing.tap import PassingPdu
 from blockwire.wire.constants import Opcode
-from tests.pair.exchange import expected, small_pair, write_and_read
+from tests.pair.exchange import expected, small_pair, use
 
 TIMERS = Timers(timeout=6.0, replacement_timeout=60.0, keep_alive_interval=3.0, keep_alive_timeout=3.0, logout=2.0)
 
@@ -35,15 +34,6 @@ def word(place: int, change: int) -> Spoil:
 def put(place: int, *values: int) -> Spoil:
     """Puts bytes in the place of others."""
     return lambda raw: raw[:place] + bytes(values) + raw[place + len(values) :]
-
-
-async def use(pair: SteppedPair) -> str:
-    try:
-        async with await pair.open() as lun:
-            await write_and_read(lun)
-    except errors.Error as error:
-        return error.code
-    return "right"
 
 
 def spoiled(end: int, opcode: int, spoil: Spoil) -> tuple[SteppedPair, list[int]]:

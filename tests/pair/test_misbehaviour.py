@@ -10,13 +10,11 @@ from collections.abc import Callable
 
 import pytest
 
-from blockwire import errors
 from blockwire.initiator.options import Timers
 from blockwire.testing.memory_link import INITIATOR, TARGET
-from blockwire.testing.stepped_pair import SteppedPair
 from blockwire.testing.tap import PassingPdu
 from blockwire.wire.constants import Opcode
-from tests.pair.exchange import expected, places, small_pair, write_and_read
+from tests.pair.exchange import expected, places, small_pair, use
 
 TIMERS = Timers(timeout=6.0, replacement_timeout=60.0, keep_alive_interval=3.0, keep_alive_timeout=3.0, logout=2.0)
 LONGEST = 200.0
@@ -46,16 +44,6 @@ def run_spoiled(end: int, number: int, spoil: Callable[[PassingPdu], list[bytes]
         assert pair.run(use(pair)) == "right", "afterwards"
         assert pair.stored(0, 16384) == expected()
         return outcome
-
-
-async def use(pair: SteppedPair) -> str:
-    """`right`, or the code of the error. Wrong data is an AssertionError."""
-    try:
-        async with await pair.open() as lun:
-            await write_and_read(lun)
-    except errors.Error as error:
-        return error.code
-    return "right"
 
 
 def count(end: int) -> int:
