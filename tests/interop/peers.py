@@ -32,6 +32,7 @@ PACKAGES = {
     "tgtadm": "tgt",
     "istgt": "istgt",
     "tshark": "tshark",
+    "reordercap": "wireshark-common",
 }
 SEARCH_PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": SEARCH_PATH, "HOME": os.environ.get("HOME", "/")}
