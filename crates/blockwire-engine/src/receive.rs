@@ -244,14 +244,11 @@ fn cut<R: Role>(
         if remaining > 0 {
             let n = (remaining as usize).min(bytes.len() - at);
             let digest = deframer.data_digest();
-            let mut crc = deframer.data_crc();
+            let crc = deframer.data_crc();
             let part = &bytes[at..at + n];
-            if digest {
-                crc = crc32c::append(crc, part);
-            }
             let tail = padding(remaining) as usize + if digest { 4 } else { 0 };
             let whole = state.moved == 0 && n == remaining as usize && at + n + tail <= bytes.len();
-            move_payload(role, state, part, whole, counters);
+            let crc = move_payload(role, state, part, whole, digest.then_some(crc), counters);
             at += n;
             state.moved += n as u32;
             if role.endpoint().deframer(conn).data_moved(n as u32, crc) {
@@ -290,24 +287,37 @@ fn cut<R: Role>(
     Ok(())
 }
 
-fn move_payload<R: Role>(role: &mut R, state: &mut ReceiveState, part: &[u8], whole: bool, counters: &mut Counters) {
-    match state.destination {
-        Destination::Task { slot, direction, offset } => {
-            if whole && role.offer(slot, direction, offset, part) {
-                return;
-            }
-            counters.bytes_placed_by_copy += part.len() as u64;
-            let mut done = 0;
-            while done < part.len() {
-                let left = (part.len() - done) as u32;
-                let Some(place) = role.place(slot, direction, offset + state.moved + done as u32, left) else { return };
-                let n = place.len().min(part.len() - done);
-                // SAFETY: the role gave `place` for this payload; it is not the receive buffer.
-                unsafe { std::ptr::copy_nonoverlapping(part.as_ptr().add(done), place.base(), n) };
-                done += n;
+/// Returns the CRC32C of the payload so far when it was given that before `part`, 0 otherwise.
+fn move_payload<R: Role>(
+    role: &mut R, state: &mut ReceiveState, part: &[u8], whole: bool, crc: Option<u32>, counters: &mut Counters,
+) -> u32 {
+    let continued = |crc: Option<u32>, rest: &[u8]| crc.map_or(0, |crc| crc32c::append(crc, rest));
+    let Destination::Task { slot, direction, offset } = state.destination else {
+        if let Destination::Control = state.destination {
+            state.control.extend_from_slice(part);
+        }
+        return continued(crc, part);
+    };
+    if whole && role.offer(slot, direction, offset, part) {
+        return continued(crc, part);
+    }
+    counters.bytes_placed_by_copy += part.len() as u64;
+    let mut crc = crc;
+    let mut done = 0;
+    while done < part.len() {
+        let rest = &part[done..];
+        let Some(place) = role.place(slot, direction, offset + state.moved + done as u32, rest.len() as u32) else {
+            return continued(crc, rest);
+        };
+        let n = place.len().min(rest.len());
+        // SAFETY: the role gave `place` for this payload; it is not the receive buffer.
+        unsafe {
+            match &mut crc {
+                Some(crc) => *crc = crc32c::copy(*crc, rest.as_ptr(), place.base(), n),
+                None => std::ptr::copy_nonoverlapping(rest.as_ptr(), place.base(), n),
             }
         }
-        Destination::Control => state.control.extend_from_slice(part),
-        Destination::None | Destination::Discard => {}
+        done += n;
     }
+    crc.unwrap_or(0)
 }

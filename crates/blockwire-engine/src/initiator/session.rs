@@ -421,7 +421,7 @@ impl State {
             counters: &mut self.counters,
             budget,
         };
-        let result = transmit(queue, &side.places, &mut cx, |pdu| {
+        let result = transmit(queue, &mut side.places, &mut cx, |pdu| {
             trace.record(TraceEntry { time: now, session: id, cid, sent: true, bhs: pdu.bhs() });
             if let Payload::Task { slot, .. } = pdu.payload {
                 sent.push(slot);

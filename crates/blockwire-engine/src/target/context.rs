@@ -10,10 +10,11 @@ use blockwire_store::{CompletionSink, Op, Outcome, Submitted};
 use blockwire_wire::opcode::status;
 
 use super::abort::PendingAbort;
+use super::direct::DirectReads;
 use super::role::{Outlet, SendScratch};
 use super::sense::Sense;
 use super::session::Session;
-use super::work::{NOT_DIRECT, Operation, Phase, PieceMemory, copy_piece};
+use super::work::{NOT_DIRECT, Operation, Phase};
 use crate::buffers::{Arena, SEGMENT};
 use crate::clock::{Nanos, SECOND};
 use crate::counters::Counters;
@@ -27,18 +28,6 @@ use crate::transmit::Scratch;
 /// How long Data-Out that was asked for may keep memory without coming, once somebody else waits for memory.
 pub(super) const PATIENCE: Nanos = 2 * SECOND;
 
-/// A READ that is sent from a store's memory: the bytes of the store that PDUs name which are queued, or kept for
-/// retransmission.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct DirectRead {
-    store: StoreId,
-    start: u64,
-    end: u64,
-    session: u32,
-    slot: Slot,
-    live: bool,
-}
-
 /// Everything of a worker's target side that belongs to no single session.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
@@ -49,9 +38,8 @@ pub(super) struct Shared {
     /// Numbers of connections with something to do, in turn.
     pub(super) ready: VecDeque<u32>,
     pub(super) operations: Slab<Operation>,
-    direct: Vec<DirectRead>,
-    direct_free: Vec<u32>,
-    direct_live: usize,
+    /// READs that name memory of a store, in all sessions of this worker.
+    pub(super) direct: DirectReads,
     /// Tasks that wait for memory.
     pub(super) hungry: VecDeque<(u32, Slot, u32)>,
     pub(super) aborts: Vec<PendingAbort>,
@@ -73,12 +61,6 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// READs that name memory of a store, in all sessions of this worker.
-    #[inline]
-    pub(super) fn direct_reads(&self) -> usize {
-        self.direct_live
-    }
-
     pub(super) fn due(&mut self, at: Nanos) {
         self.deadline = Some(self.deadline.map_or(at, |d| d.min(at)));
     }
@@ -306,7 +288,7 @@ impl Context<'_> {
             self.shared.retention.release(retained);
         }
         if direct != NOT_DIRECT {
-            self.unregister_direct(direct);
+            self.shared.direct.remove(direct);
         }
         if uses_lun {
             let lun = &mut self.session.luns[lun];
@@ -323,71 +305,6 @@ impl Context<'_> {
         if was_picked {
             // It ended without going up (bad data, an abort), so nobody answers it with a `set_gate`: the next one goes up.
             self.reconsider(lun);
-        }
-    }
-
-    pub(super) fn register_direct(&mut self, slot: Slot, start: u64, end: u64) {
-        let session = self.session.index;
-        let work = self.session.work_mut(slot);
-        let (lun, at) = (work.lun, work.direct);
-        if at != NOT_DIRECT {
-            self.shared.direct[at as usize].end = end;
-            return;
-        }
-        let store = self.session.luns[lun].handle().id;
-        let entry = DirectRead { store, start, end, session, slot, live: true };
-        let at = if let Some(at) = self.shared.direct_free.pop() {
-            self.shared.direct[at as usize] = entry;
-            at
-        } else {
-            self.shared.direct.push(entry);
-            self.shared.direct.len() as u32 - 1
-        };
-        self.shared.direct_live += 1;
-        self.session.work_mut(slot).direct = at;
-    }
-
-    /// Nothing of the task names a store's memory any more, once its last piece is gone.
-    #[inline]
-    pub(super) fn forget_direct_without_pieces(&mut self, slot: Slot) {
-        let work = &mut self.session.work[slot.0 as usize];
-        if work.pieces.is_empty() && work.direct != NOT_DIRECT {
-            let direct = std::mem::replace(&mut work.direct, NOT_DIRECT);
-            self.unregister_direct(direct);
-        }
-    }
-
-    #[inline]
-    fn unregister_direct(&mut self, at: u32) {
-        self.shared.direct[at as usize].live = false;
-        self.shared.direct_free.push(at);
-        self.shared.direct_live -= 1;
-    }
-
-    /// Before bytes `[start, end)` of a store change: READs that are being sent from them, or were and may be asked for again,
-    /// get a copy of what is not sent yet or not acknowledged.
-    #[inline]
-    pub(super) fn about_to_change(&mut self, store: StoreId, start: u64, end: u64) {
-        if self.shared.direct_live > 0 {
-            self.copy_out(store, start, end);
-        }
-    }
-
-    fn copy_out(&mut self, store: StoreId, start: u64, end: u64) {
-        for at in 0..self.shared.direct.len() {
-            let entry = self.shared.direct[at];
-            if !entry.live || entry.store != store || entry.start >= end || start >= entry.end {
-                continue;
-            }
-            let copied = if entry.session == self.session.index {
-                copy_out_task(self.session, self.arena, entry.slot)
-            } else if let Some(session) = self.shared.sessions[entry.session as usize].as_deref_mut() {
-                copy_out_task(session, self.arena, entry.slot)
-            } else {
-                0
-            };
-            self.shared.counters.bytes_sent_by_copy += copied;
-            self.unregister_direct(at as u32);
         }
     }
 
@@ -473,20 +390,6 @@ impl Context<'_> {
             self.shared.due(self.now + PATIENCE);
         }
     }
-}
-
-/// Replaces the direct pieces of a task by copies; returns the bytes copied.
-pub(super) fn copy_out_task(session: &mut Session, arena: &mut Arena, slot: Slot) -> u64 {
-    let mut copied = 0;
-    let work = session.work_mut(slot);
-    work.direct = NOT_DIRECT;
-    for piece in &mut work.pieces {
-        if let PieceMemory::Direct(base) = piece.memory {
-            piece.memory = copy_piece(arena, base, piece.len);
-            copied += u64::from(piece.len);
-        }
-    }
-    copied
 }
 
 /// Token of a store operation: worker, generation (24 bits) and index.

@@ -4,13 +4,14 @@
 //! it; `abort` of a logical unit comes to every worker that serves it, and each reports its part.
 //!
 //! A file per duty: `calls` (the boundary), `service` (what is ready), `timers`, `role` (receive loop and send path), `execute` (gates and
-//! checks), `read`, `step` (commands that take data), `locks`, `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
+//! checks), `read`, `direct` (READs in a store's memory), `step` (commands that take data), `locks`, `exclusive_or`, `reply`, `abort`, `retention` (what is kept for retransmission); `commands` and `sense` are the tables.
 
 mod abort;
 mod breakdown;
 mod calls;
 mod commands;
 mod context;
+mod direct;
 mod exclusive_or;
 mod execute;
 mod locks;

@@ -7,11 +7,15 @@ use blockwire_store::{IoVec, IoVecs, Op, Outcome};
 use super::context::Context;
 use super::sense::Sense;
 use super::work::{PIECE, Phase, Piece, PieceMemory, StoreBytes};
+use crate::buffers::{SEGMENT, prefetch};
 
 /// READs are executed while less than this is unsent on their connection, bytes.
 const PULL_MARK: usize = 512 * 1024;
 /// READs of a worker that are kept for retransmission in a store's own memory: a change of the store looks through all of them.
 const MOST_KEPT_DIRECT: usize = 1024;
+/// Bytes of a READ that are fetched from the store's memory while other commands are looked at; from there on the processor sees
+/// by itself what comes next.
+const AHEAD: usize = 4096;
 
 /// What came of trying to queue more of a READ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,8 +97,10 @@ impl Context<'_> {
             self.finish_sense(slot, Sense::NotReady);
             return Pulled::Finished;
         }
-        if !digest
-            && (!retains || self.shared.direct_reads() < MOST_KEPT_DIRECT)
+        // with a digest the bytes are copied when it is taken, in the same pass: what leaves is what it was taken of
+        let whole_pdu = len > 0 && len <= segment.min(self.session.proto.params().max_burst_length).min(SEGMENT as u32);
+        if (!digest || whole_pdu)
+            && (!retains || self.shared.direct.len() < MOST_KEPT_DIRECT)
             && unit.handle().is_exclusive_to(self.worker)
             && let Some(mapping) = unit.store().mapping()
             && offset + u64::from(len) <= mapping.len as u64
@@ -102,14 +108,21 @@ impl Context<'_> {
             // SAFETY: the range lies in the mapping, which stays while the store is open; changes and the closing of the store copy
             // this piece out first.
             let base = StoreBytes(unsafe { mapping.base.as_ptr().add(offset as usize) }.cast_const());
-            self.session.work[slot.0 as usize].pieces.push(Piece {
-                offset: from,
-                len,
-                memory: PieceMemory::Direct(base),
-            });
+            let memory = if digest {
+                let Some(extent) = self.arena.allocate(len) else {
+                    self.wait_for_memory(slot);
+                    return Pulled::Waiting;
+                };
+                self.shared.counters.bytes_sent_by_copy += u64::from(len);
+                PieceMemory::Reserved { base, extent }
+            } else {
+                self.shared.counters.bytes_sent_from_store += u64::from(len);
+                PieceMemory::Direct(base)
+            };
+            prefetch(base.0, (len as usize).min(AHEAD));
+            self.session.work[slot.0 as usize].pieces.push(Piece { offset: from, len, memory });
             self.register_direct(slot, start, offset + u64::from(len));
             self.retained(slot, len);
-            self.shared.counters.bytes_sent_from_store += u64::from(len);
             return self.queue_piece(slot, from, len);
         }
         let work = &mut self.session.work[slot.0 as usize];

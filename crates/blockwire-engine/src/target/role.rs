@@ -4,6 +4,7 @@ use blockwire_proto::target::TargetSession;
 use blockwire_proto::{ConnIndex, Direction, Endpoint, Fatal, Payload, Slot};
 
 use super::context::Context;
+use super::direct::DirectReads;
 use super::work::Work;
 use crate::buffers::Arena;
 use crate::clock::Nanos;
@@ -37,8 +38,9 @@ pub(super) struct SendScratch {
 }
 
 struct Memory<'a> {
-    work: &'a [Work],
+    work: &'a mut [Work],
     arena: &'a Arena,
+    direct: &'a mut DirectReads,
 }
 
 impl Resolve for Memory<'_> {
@@ -50,6 +52,16 @@ impl Resolve for Memory<'_> {
             .find(|p| p.offset <= offset && offset - p.offset < p.len)
             .expect("queued data stays in place until it is sent");
         piece.part(self.arena, offset, len)
+    }
+
+    #[inline]
+    fn settle(&mut self, slot: Slot, _direction: Direction, offset: u32, len: u32) -> Option<u32> {
+        let work = &mut self.work[slot.0 as usize];
+        let piece = work.pieces.iter_mut().find(|p| p.offset <= offset && offset - p.offset < p.len)?;
+        let crc = piece.copy_reserved(self.arena)?;
+        let whole = (piece.offset, piece.len) == (offset, len);
+        self.direct.forget_if_copied(work);
+        whole.then_some(crc)
     }
 }
 
@@ -131,12 +143,12 @@ impl Context<'_> {
 
     fn send_freely(&mut self, conn: ConnIndex, transport: &Transport, budget: usize) -> Sent {
         let mut left = std::mem::take(&mut self.send_scratch.left);
-        let memory = Memory { work: &self.session.work, arena: self.arena };
+        let mut memory = Memory { work: &mut self.session.work, arena: self.arena, direct: &mut self.shared.direct };
         let queue = self.session.proto.send_queue(conn);
         let mut cx = TransmitContext { transport, scratch: self.scratch, counters: &mut self.shared.counters, budget };
         let (now, session, cid) = (self.now, self.session.id, self.session.ports[conn].cid);
         let trace: &mut TraceRing = self.trace;
-        let sent = transmit(queue, &memory, &mut cx, |pdu| {
+        let sent = transmit(queue, &mut memory, &mut cx, |pdu| {
             trace.record(TraceEntry { time: now, session, cid, sent: true, bhs: pdu.bhs() });
             let len = if let Payload::Task { len, .. } = pdu.payload { len } else { 0 };
             left.push(Left { slot: pdu.slot, mark: pdu.mark, len });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use blockwire_proto::Slot;
 use blockwire_proto::target::Residual;
+use blockwire_wire::crc32c;
 
 use super::commands::Block;
 use crate::buffers::{Arena, Extent, SEGMENT};
@@ -52,6 +53,11 @@ unsafe impl Send for StoreBytes {}
 pub(super) enum PieceMemory {
     /// In the store's own memory.
     Direct(StoreBytes),
+    /// In the store's own memory until their digest is taken: that copies them into `extent`, which is theirs already.
+    Reserved {
+        base: StoreBytes,
+        extent: Extent,
+    },
     Extents {
         list: [Option<Extent>; PIECE_EXTENTS],
     },
@@ -74,8 +80,10 @@ impl Piece {
         let skip = offset - self.offset;
         let len = len.min(self.len - skip);
         match &self.memory {
-            // SAFETY: the mapping holds `self.len` bytes from here, as was checked when the piece was made.
-            PieceMemory::Direct(base) => Part::new(unsafe { base.0.add(skip as usize) }.cast_mut(), len as usize),
+            PieceMemory::Direct(base) | PieceMemory::Reserved { base, .. } => {
+                // SAFETY: the mapping holds `self.len` bytes from here, as was checked when the piece was made.
+                Part::new(unsafe { base.0.add(skip as usize) }.cast_mut(), len as usize)
+            }
             PieceMemory::Heap(bytes) => Part::new(bytes[skip as usize..].as_ptr().cast_mut(), len as usize),
             PieceMemory::Extents { list } => {
                 let at = skip as usize / SEGMENT;
@@ -89,11 +97,50 @@ impl Piece {
     }
 
     pub(super) fn free(self, arena: &mut Arena) {
-        if let PieceMemory::Extents { list } = self.memory {
-            for extent in list.into_iter().flatten() {
-                arena.release(extent);
+        match self.memory {
+            PieceMemory::Extents { list } => {
+                for extent in list.into_iter().flatten() {
+                    arena.release(extent);
+                }
             }
+            PieceMemory::Reserved { extent, .. } => arena.release(extent),
+            PieceMemory::Direct(_) | PieceMemory::Heap(_) => {}
         }
+    }
+
+    /// Its bytes are those of a store, which are copied before they change.
+    #[inline]
+    pub(super) fn is_in_store(&self) -> bool {
+        matches!(self.memory, PieceMemory::Direct(_) | PieceMemory::Reserved { .. })
+    }
+
+    /// Copies the bytes away from the store's memory. Returns the number of bytes for which no copy was foreseen.
+    pub(super) fn copy_out(&mut self, arena: &mut Arena) -> u32 {
+        match self.memory {
+            PieceMemory::Direct(base) => {
+                self.memory = copy_piece(arena, base, self.len);
+                self.len
+            }
+            PieceMemory::Reserved { .. } => {
+                self.copy_reserved(arena);
+                0
+            }
+            PieceMemory::Extents { .. } | PieceMemory::Heap(_) => 0,
+        }
+    }
+
+    /// Copies reserved bytes to where they belong; the CRC32C of the copy, taken in the same pass: it is right whatever
+    /// happens to the store's memory.
+    #[inline]
+    pub(super) fn copy_reserved(&mut self, arena: &Arena) -> Option<u32> {
+        let PieceMemory::Reserved { base, extent } = self.memory else { return None };
+        // SAFETY: the mapping holds `len` bytes from `base`, as was checked when the piece was made; the extent has as many and is
+        // this piece's alone.
+        let crc = unsafe { crc32c::copy(0, base.0, arena.pointer(extent), self.len as usize) };
+        let mut list = [None; PIECE_EXTENTS];
+        list[0] = Some(extent);
+        self.memory = PieceMemory::Extents { list };
+        Some(crc)
     }
 }
 
@@ -369,8 +416,8 @@ impl Work {
     }
 }
 
-/// Copies unsent bytes of a piece away from the store's memory.
-pub(super) fn copy_piece(arena: &mut Arena, base: StoreBytes, len: u32) -> PieceMemory {
+/// Copies bytes of a piece away from the store's memory.
+fn copy_piece(arena: &mut Arena, base: StoreBytes, len: u32) -> PieceMemory {
     let base = base.0;
     let mut list = [None; PIECE_EXTENTS];
     let mut extents = Vec::new();

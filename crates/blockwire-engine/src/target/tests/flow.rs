@@ -173,6 +173,67 @@ fn digests_are_checked_and_made() {
     assert_eq!(bytes[560..], blockwire_wire::crc32c::append(0, &bytes[48..560]).to_le_bytes());
 }
 
+/// Reads of 4 KiB, at one's ease, by a slow reader with data digests: some are copied (and have their digest) when what they read
+/// changes, some are not.
+fn slow_digested_reads(rig: &mut Rig, reads: u32) -> usize {
+    let peer = rig.connect(SESSION, ConnectionParams { data_digest: true, ..connection(2) });
+    rig.peers[peer].end.incoming().capacity = 1000;
+    rig.peers[peer].next_tag = 0x900;
+    for n in 0..reads {
+        rig.command_on(peer, 0xc0, &cdb10(0x28, 0, n * 8, 8), 4096, &[]);
+    }
+    rig.peers[0].cmd_sn = reads + 1;
+    peer
+}
+
+/// The data of those reads in order; every digest is checked.
+fn digested_data(rig: &mut Rig, peer: usize) -> Vec<u8> {
+    rig.take(peer);
+    let bytes = std::mem::take(&mut rig.peers[peer].bytes);
+    let mut data = Vec::new();
+    for pdu in bytes.chunks(48 + 4096 + 4) {
+        assert_eq!((pdu[0], pdu.len()), (0x25, 4148));
+        assert_eq!(pdu[4144..], blockwire_wire::crc32c::append(0, &pdu[48..4144]).to_le_bytes());
+        data.extend_from_slice(&pdu[48..4144]);
+    }
+    data
+}
+
+#[test]
+fn a_write_of_another_connection_reaches_neither_digested_reads_nor_their_digests() {
+    let mut rig = Rig::new();
+    let old = rig.fill_store();
+    let peer = slow_digested_reads(&mut rig, 60);
+    let waiting = rig.worker.target.shared.direct.len();
+    assert!((1..60).contains(&waiting), "{waiting} are copied when they are sent");
+    rig.command(0xa0, &cdb10(0x2a, 0, 0, 480), 480 * 512, &[]);
+    let (r2t, _) = rig.pdus(0).pop().expect("R2T");
+    let (tag, ttt) = (r2t.initiator_task_tag(), r2t.target_transfer_tag());
+    let len = r2t.desired_data_transfer_length() as usize;
+    for (sn, at) in (0..len).step_by(49_152).enumerate() {
+        let n = (len - at).min(49_152);
+        rig.send(0, &data_out(at + n == len, tag, ttt, sn as u32, at as u32, &vec![0xee; n]));
+    }
+    assert_eq!(rig.worker.target.shared.direct.len(), 0);
+    assert!(rig.read_store(0, 480 * 512).iter().all(|b| *b == 0xee), "the write is done");
+    assert!(digested_data(&mut rig, peer) == old[..60 * 4096]);
+    assert_eq!(rig.in_use(), 0);
+}
+
+#[test]
+fn digests_are_those_of_what_is_sent_whoever_changes_the_memory_and_whenever() {
+    let mut rig = Rig::new();
+    let old = rig.fill_store();
+    let peer = slow_digested_reads(&mut rig, 60);
+    // nobody said that it would change: a long clear in the store's own threads that was running before
+    blockwire_store::write(&*rig.store.store, 0, &[0xee; 60 * 4096], false).expect("written");
+    let data = digested_data(&mut rig, peer);
+    assert_eq!(data.len(), 60 * 4096);
+    let changed = data.chunks(4096).zip(old.chunks(4096)).filter(|(new, old)| new != old).count();
+    assert!((1..60).contains(&changed), "{changed}");
+    assert_eq!((rig.in_use(), rig.worker.target.shared.direct.len()), (0, 0));
+}
+
 #[test]
 fn closing_a_store_lets_go_of_it_and_copies_out_what_is_on_its_way() {
     let mut rig = Rig::new();

@@ -78,22 +78,22 @@ fn what_is_kept_in_the_store_is_let_go_with_its_acknowledgement_and_outlives_its
     rig.command(0xc0, &cdb10(0x28, 0, 0, 64), 32_768, &[]);
     rig.command(0xc0, &cdb10(0x28, 0, 64, 64), 32_768, &[]);
     rig.pdus(0);
-    assert_eq!(rig.worker.target.shared.direct_reads(), 2);
+    assert_eq!(rig.worker.target.shared.direct.len(), 2);
     rig.send(0, &ack(u32::MAX, 101));
-    assert_eq!(rig.worker.target.shared.direct_reads(), 1);
+    assert_eq!(rig.worker.target.shared.direct.len(), 1);
     rig.peers[0].end.close();
     rig.step();
     // somebody else writes over what the frozen task keeps
     let store = rig.store.id;
     rig.worker.target.about_to_change(&mut rig.worker.core, store, 40_000, 512);
     blockwire_store::write(&*rig.store.store, 32_768, &[0xee; 32_768], false).expect("written");
-    assert_eq!((rig.worker.core.arena.in_use(), rig.worker.target.shared.direct_reads()), (1, 0), "copied out");
+    assert_eq!((rig.worker.core.arena.in_use(), rig.worker.target.shared.direct.len()), (1, 0), "copied out");
     let peer = rig.connect(SESSION, connection(2));
     let pdus = reassigned(&mut rig, SESSION, peer, 0x101);
     let got: Vec<u8> = pdus.iter().filter(|(b, _)| b.0[0] == 0x25).flat_map(|(_, d)| d.clone()).collect();
     assert!(got == data[32_768..65_536], "as it was sent");
     rig.worker.target.close_session(&mut rig.worker.core, SESSION).expect("closed");
-    assert_eq!((rig.in_use(), rig.worker.target.shared.direct_reads()), (0, 0));
+    assert_eq!((rig.in_use(), rig.worker.target.shared.direct.len()), (0, 0));
 }
 
 /// Has a frozen task reassigned to the connection of `peer`; everything that came then, the answer first.

@@ -312,14 +312,14 @@ fn frozen_tasks_end_with_their_session_or_their_time() {
         rig.pdus(0);
         rig.peers[0].end.close();
         rig.step();
-        assert_eq!((rig.worker.core.arena.in_use(), rig.worker.target.shared.direct_reads()), (1, 1));
+        assert_eq!((rig.worker.core.arena.in_use(), rig.worker.target.shared.direct.len()), (1, 1));
         if close {
             rig.worker.target.close_session(&mut rig.worker.core, SESSION).expect("closed");
         } else {
             let released = rig.release(1, ReleaseMode::Terminate);
             assert_eq!(released.frozen_tasks, 0);
         }
-        assert_eq!((rig.in_use(), rig.worker.target.shared.direct_reads()), (0, 0));
+        assert_eq!((rig.in_use(), rig.worker.target.shared.direct.len()), (0, 0));
         assert_eq!(rig.read_store(4096, 4096), [0; 4096]);
     }
 }
