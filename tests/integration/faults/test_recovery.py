@@ -1,22 +1,29 @@
-"""ERL 0 on real sockets: load with verification through a fault proxy, a target that is restarted, silence."""
+"""ERL 0 on real sockets: load with verification through a fault proxy, a target that is restarted, silence.
+
+How long it takes is looked at where time is virtual (tests/pair). Here every timer that could also end a wait is out of
+reach, so that what ends in the time of the test ended for the right reason.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import blockwire
 from blockwire import errors
-from blockwire.dataplane.api import LoadReport
 from blockwire.initiator.load import Load, run_load
 from blockwire.initiator.options import Timers
+from blockwire.initiator.session import State
+from blockwire.session.recovery import Rung, ladder_with
 from blockwire.testing.fault_proxy import Fault, FaultProxy
+from tests.integration.faults.loads import Disturbance, load_until
 
 TIMERS = Timers(
-    timeout=5.0, replacement_timeout=20.0, keep_alive_interval=0.5, keep_alive_timeout=0.5, reopen_first=0.02,
+    timeout=600.0, replacement_timeout=600.0, keep_alive_interval=0.5, keep_alive_timeout=0.5, reopen_first=0.02,
     reopen_longest=0.5, logout=0.5,
 )  # fmt: skip
 KEYS = {"DefaultTime2Wait": "0"}
@@ -27,52 +34,32 @@ def url(proxy: FaultProxy, target: blockwire.Target) -> str:
     return f"iscsi://{proxy.address}/{target.name}/0"
 
 
-def loaded(lun: blockwire.Lun, seconds: float, **options: object) -> tuple[LoadReport, float]:
-    """A verifying mix of reads and writes, and how long it really took."""
-    load = Load(transfer=4096, depth=16, read_percent=50, seconds=seconds, verify=True, **options)  # type: ignore[arg-type]
-    began = time.monotonic()
-    return run_load([lun], load), time.monotonic() - began
-
-
 @pytest.mark.slow
 def test_load_goes_on_over_cuts() -> None:
-    """No error, no miscompare, and no longer than it was asked for but for the last return."""
-    with blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target, FaultProxy(target.portals[0]) as proxy:
-        stop = threading.Event()
-
-        def cut() -> None:
-            while not stop.wait(0.4):
-                proxy.cut_all()
-
-        thread = threading.Thread(target=cut)
-        with blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun:
-            thread.start()
-            try:
-                report, took = loaded(lun, 3.0)
-            finally:
-                stop.set()
-                thread.join()
-            assert lun.session.reopened >= 3
-        assert (report.errors, report.miscompares) == (0, 0), report.first_error
-        assert report.reads > 100
-        assert report.writes > 100
-        assert took < 6.0
+    """No error, no miscompare."""
+    with (
+        blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
+        FaultProxy(target.portals[0]) as proxy,
+        blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun,
+    ):
+        core = lun.session.core
+        with Disturbance(proxy.cut_all, lambda: core.state is State.OPEN, 0.4):
+            load_until(lun, lambda: core.reopened >= 3)
 
 
 @pytest.mark.slow
 def test_load_stalls_no_longer_than_the_keep_alive_and_the_login_take() -> None:
-    with blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target, FaultProxy(target.portals[0]) as proxy:
-        with blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun:
-            timer = threading.Timer(0.7, proxy.connections[-1].stall)
-            timer.start()
-            report, took = loaded(lun, 4.0)
-            timer.join()
-            assert lun.session.reopened == 1
-        assert (report.errors, report.miscompares) == (0, 0), report.first_error
-        assert report.writes > 100
-        assert took < 6.0
-        # Interval, timeout, and a second for what comes after.
-        assert report.seconds - 4.0 < 2.0
+    """Nothing but the keep-alive notices the silence: the requests may take ten minutes."""
+    with (
+        blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
+        FaultProxy(target.portals[0]) as proxy,
+        blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun,
+    ):
+        timer = threading.Timer(0.7, proxy.connections[-1].stall)
+        timer.start()
+        load_until(lun, lambda: lun.session.reopened >= 1)
+        timer.join()
+        assert not timer.is_alive()
 
 
 @pytest.mark.slow
@@ -90,10 +77,8 @@ def test_load_fails_with_a_clear_error_when_the_target_stays_away() -> None:
 
         timer = threading.Timer(0.5, away)
         timer.start()
-        began = time.monotonic()
         with pytest.raises(errors.ConnectionLostError) as caught:
-            loaded(lun, 10.0)
-        assert time.monotonic() - began < 5.0
+            run_load([lun], Load(transfer=4096, depth=16, read_percent=50, seconds=600.0, verify=True))
         assert caught.value.exit_code == errors.EXIT_UNREACHABLE
         timer.join()
 
@@ -103,7 +88,7 @@ def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
     disk = str(tmp_path / "disk.img")
     target = blockwire.Target(disk, size=SIZE, keys=KEYS, target_name="iqn.2025-01.org.blockwire:restarted")
     portal, name = target.portals[0], target.url
-    with blockwire.open(name, timers=TIMERS, keys=KEYS) as lun:
+    with blockwire.open(name, timers=replace(TIMERS, keep_alive_interval=0.0), keys=KEYS) as lun:
         isid = lun.session.core.isid
         lun.pwrite(b"before" + bytes(506), 0)
         target.close()
@@ -122,7 +107,7 @@ def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
         again = blockwire.Target(disk, keys=KEYS, portals=[portal], target_name="iqn.2025-01.org.blockwire:restarted")
         try:
             lun.session.retry_now()
-            reader.join(10)
+            reader.join(120)
             assert done == [b"before" + bytes(506)]
             with lun.queue(depth=4) as queue:
                 for number in range(8):
@@ -136,12 +121,10 @@ def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
-    """What flies when the line goes silent, without keep-alive: the queue's own watch finds it."""
-    from blockwire.session.recovery import Rung, ladder_with
-
+    """What flies when the line goes silent, without keep-alive: the queue's own watch finds it. Nothing else does."""
     ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
     timers = Timers(
-        timeout=1.0, replacement_timeout=10.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
+        timeout=1.0, replacement_timeout=600.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
     )
     with (
         blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
@@ -150,7 +133,6 @@ def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
     ):
         lun.pwrite(b"\x77" * 4096, 0)
         proxy.connections[0].stall()
-        began = time.monotonic()
         with lun.queue(depth=8) as queue:
             for _ in range(8):
                 queue.pread(4096, 0)
@@ -160,19 +142,15 @@ def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
                     left -= 1
                     assert done.error is None, done.error
                     assert done.data == b"\x77" * 4096
-        # Twice the timeout at the most until they are late, then three rungs, then a new session.
-        assert time.monotonic() - began < 8.0
-        assert lun.session.reopened == 1
+        assert lun.session.reopened >= 1
 
 
 @pytest.mark.slow
 def test_a_call_on_a_silent_line_climbs_the_ladder() -> None:
     """The blocking calls wait on their own thread; what the plane gives up goes on where the policy is."""
-    from blockwire.session.recovery import Rung, ladder_with
-
     ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
     timers = Timers(
-        timeout=0.5, replacement_timeout=10.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
+        timeout=0.5, replacement_timeout=600.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
     )
     with (
         blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
@@ -181,8 +159,7 @@ def test_a_call_on_a_silent_line_climbs_the_ladder() -> None:
     ):
         lun.pwrite(b"\x78" * 4096, 0)
         proxy.connections[0].stall()
-        began = time.monotonic()
         assert lun.pread(4096, 0) == b"\x78" * 4096
-        assert time.monotonic() - began < 9.0
         climbed = lun.session.core.ladder.climbed
-        assert climbed[Rung.LOGICAL_UNIT_RESET] == climbed[Rung.TARGET_RESET] == climbed[Rung.REOPEN_SESSION] == 1
+        for rung in (Rung.LOGICAL_UNIT_RESET, Rung.TARGET_RESET, Rung.REOPEN_SESSION):
+            assert climbed[rung] >= 1, rung

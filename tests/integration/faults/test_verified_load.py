@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import blockwire
 from blockwire.dataplane.api import LoadReport
 from blockwire.initiator.load import Load, run_load
 from blockwire.initiator.options import Timers
-from blockwire.testing.fault_proxy import FaultProxy
+from blockwire.testing.fault_proxy import Fault, FaultProxy
 
 SIZE = 1 << 20
-TIMERS = Timers(
-    timeout=5.0, replacement_timeout=30.0, keep_alive_interval=0.5, keep_alive_timeout=0.5, reopen_first=0.3
-)
-LOAD = Load(transfer=4096, depth=8, read_percent=50, seconds=3.0, verify=True)
+TIMERS = Timers(timeout=600.0, replacement_timeout=600.0, keep_alive_interval=0.0, reopen_first=0.02)
+KEYS = {"DefaultTime2Wait": "0"}
+LOAD = Load(transfer=4096, depth=8, read_percent=50, seconds=0, requests=6000, verify=True)
 
 
 def through(proxy: FaultProxy, url: str) -> str:
@@ -24,25 +24,27 @@ def through(proxy: FaultProxy, url: str) -> str:
 
 def run(spoil: bool) -> tuple[LoadReport, int]:
     """A run whose session is lost once in the middle; with `spoil` somebody zeroes the disk before it is back."""
-    with (
-        blockwire.Target(f"ram:{SIZE}", keys={"DefaultTime2Wait": "1"}) as target,
-        FaultProxy(target.portals[0]) as proxy,
-        blockwire.open(through(proxy, target.url), timers=TIMERS, keys={"DefaultTime2Wait": "1"}) as lun,
-    ):
+    with blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target, FaultProxy(target.portals[0]) as proxy:
+        # A third of the writes passes; then nobody gets in until the disk was spoilt.
+        proxy.plan(Fault(cut_to_server=LOAD.requests * LOAD.transfer // 6))
+        proxy.always = Fault(refuse=True)
 
         def lose() -> None:
-            proxy.connections[-1].cut()
+            while not proxy.connections[0].ended:
+                time.sleep(0.01)
             if spoil:
                 with blockwire.open(target.url) as other:
                     other.zero(0, SIZE)
+            proxy.always = Fault()
 
-        timer = threading.Timer(1.0, lose)
-        timer.start()
-        try:
-            report = run_load([lun], LOAD)
-        finally:
-            timer.join()
-        return report, lun.session.reopened
+        with blockwire.open(through(proxy, target.url), timers=TIMERS, keys=KEYS) as lun:
+            losing = threading.Thread(target=lose)
+            losing.start()
+            try:
+                report = run_load([lun], LOAD)
+            finally:
+                losing.join()
+            return report, lun.session.reopened
 
 
 def test_a_loss_alone_differs_nowhere() -> None:

@@ -21,6 +21,20 @@ import blockwire
 SRC = str(Path(__file__).parents[3] / "src")
 IQN = "iqn.2025-01.org.test:hostile"
 LUN_SIZE = 64 << 20
+PATIENCE = 60.0
+"""Seconds that an honest initiator waits on a loaded machine, and that a connection may take to be closed."""
+
+DOCUMENT = """
+portals = ["127.0.0.1:0"]
+[limits]
+login_seconds = 3600.0
+keep_alive_seconds = 0
+[[targets]]
+name = "{name}"
+luns = [{{ lun = 0, store = "ram:{size}" }}, {{ lun = 1, store = "file:{path}?size=64M" }}]
+"""
+"""Whoever is in the way stays in the way: no timer of the target comes to help. So that what ends in time here ended
+because of what the target did about it, however slow the machine is."""
 
 pytestmark = pytest.mark.slow
 
@@ -29,9 +43,11 @@ class Portal:
     """A target in a process of its own, with few open files."""
 
     def __init__(self, path: Path, files: int) -> None:
+        document = path.with_suffix(".toml")
+        document.write_text(DOCUMENT.format(name=IQN, size=LUN_SIZE, path=path))
         self.child = subprocess.Popen(
             ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", sys.executable, "-m", "blockwire", "serve",
-             f"ram:{LUN_SIZE}", f"file:{path}?size=64M", "-q", "-T", IQN, "-p", "127.0.0.1:0"],
+             "--config", str(document), "-q"],
             env={**os.environ, "PYTHONPATH": SRC}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.child.stdout is not None
@@ -51,19 +67,18 @@ class Portal:
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.bind((source, 0))
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         sock.connect(("127.0.0.1", self.port))
         return sock
 
-    def honest(self, within: float = 3.0) -> None:
-        """Somebody who means well logs in, writes and reads on both LUNs, in time."""
-        started = time.monotonic()
+    def honest(self) -> None:
+        """Somebody who means well logs in, writes and reads on both LUNs, and nothing of it has to be repeated."""
         for url in self.urls:
-            with blockwire.open(url, timeout=10) as lun:
+            with blockwire.open(url, timers=blockwire.Timers(timeout=PATIENCE, keep_alive_interval=0.0)) as lun:
                 data = os.urandom(65536)
                 lun.pwrite(data, 0)
                 assert lun.pread(65536, 0) == data
-        assert time.monotonic() - started < within
+                assert lun.session.reopened == 0
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +86,13 @@ def portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
     found = Portal(tmp_path_factory.mktemp("hostile") / "disk.img", 400)
     yield found
     found.child.send_signal(signal.SIGTERM)
-    _, said = found.child.communicate(timeout=30)
+    _, said = found.child.communicate(timeout=PATIENCE)
     assert found.child.returncode == 0, said
     assert "Traceback" not in said
 
 
 def answer(sock: socket.socket) -> bytes:
-    """What came until the target closed; a target that does not close fails."""
+    """What came until the target closed; a target that does not close fails with a timeout."""
     found = b""
     with contextlib.suppress(ConnectionResetError), sock:
         while part := sock.recv(65536):
@@ -115,9 +130,7 @@ def test_port_scanners(portal: Portal) -> None:
 def test_what_is_no_login(portal: Portal, said: bytes) -> None:
     sock = portal.dial()
     sock.sendall(said)
-    started = time.monotonic()
     assert answer(sock) == b""
-    assert time.monotonic() - started < 2
     portal.honest()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -203,14 +203,16 @@ def test_start_up_is_quick_and_loads_little() -> None:
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": SRC}, check=False, capture_output=True, text=True
     )
     assert out.stdout.splitlines()[-1] == "[]"
-    best = min(_timed() for _ in range(5))
+    best = min(_processor_seconds() for _ in range(5))
     assert best < 0.5, f"{best:.3f} s"
 
 
-def _timed() -> float:
-    started = time.perf_counter()
+def _processor_seconds() -> float:
+    """What `blockwire --version` costs, whatever else the machine does meanwhile."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert call("--version").returncode == 0
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def test_import_loads_no_third_party_package() -> None:

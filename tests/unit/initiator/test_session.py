@@ -193,19 +193,23 @@ def test_a_text_exchange_without_end_ends_in_time(bench, scenario) -> None:
     async def work() -> None:
         session = await bench.session(Timers(timeout=0.3, logout=0.1))
         answered = 0
+        send, loop = bench.plane.send_pdu, asyncio.get_running_loop()
 
-        def drip(number: int, header: bytes, data: bytes) -> tuple[bytes, bytes] | None:
-            # One byte in each answer, and never the last.
+        def drip(number: int, cid: int | None, header: bytes, data: bytes = b"") -> int:
+            # One byte in each answer, a while after its question, and never the last.
             nonlocal answered
-            if header[0] & 0x3F != 0x04:
-                return None
-            answered += 1
-            pdu = TextResponse(
-                final=False, continued=True, initiator_task_tag=1, target_transfer_tag=answered, data=b"X"
-            )
-            return pdu.encode(), pdu.data
+            token: int = send(number, cid, header, data)
+            if header[0] & 0x3F == 0x04:
+                answered += 1
+                pdu = TextResponse(
+                    final=False, continued=True, initiator_task_tag=1, target_transfer_tag=answered, data=b"X"
+                )
+                event = api.ControlPdu(number, cid or 0, pdu.encode(), pdu.data, token=token)
+                loop.call_later(0.02, bench.plane.inject, event)
+            return token
 
-        bench.plane.on_pdu = drip
+        bench.plane.on_pdu = lambda *_: None
+        bench.plane.send_pdu = drip
         async with asyncio.timeout(2):
             with pytest.raises(errors.Error) as caught:
                 await session.renegotiate({"MaxRecvDataSegmentLength": "4096"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -16,27 +16,70 @@ from blockwire.dataplane.fake import FakePlane
 from blockwire.net.asyncio_runtime import AsyncioRuntime
 from blockwire.target.events import TargetEvent
 from blockwire.target.server import TargetServer
+from blockwire.testing.memory_link import take
+from blockwire.testing.virtual_network import MemoryTransport, Network, VirtualRuntime
+from blockwire.testing.virtual_time import VirtualLoop
 from tests.unit.target.raw_initiator import RawInitiator
 
 NAME = "iqn.2024-01.com.example:disk"
 
 
-class Bench:
-    """A started server, its fake plane, what it told."""
+class Stream:
+    """An end of an in-memory connection, as the reader and the writer of a `RawInitiator`."""
 
-    def __init__(self, configuration: Configuration) -> None:
-        self.plane = FakePlane()
+    def __init__(self, transport: MemoryTransport) -> None:
+        self.transport = transport
+        self._unsent = b""
+
+    async def read(self, most: int) -> bytes:
+        return await self.transport.recv(most)
+
+    def write(self, data: bytes) -> None:
+        self._unsent += data
+
+    async def drain(self) -> None:
+        data, self._unsent = self._unsent, b""
+        await self.transport.send(data)
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def reset(self) -> None:
+        """The connection breaks: both ends see a reset."""
+        self.transport.link.cut_now()
+
+
+class Plane(FakePlane):
+    """A fake plane that ends in-memory connections too."""
+
+    @staticmethod
+    def _close_transport(transport: api.TransportHandle) -> None:
+        if transport.kind is not api.TransportKind.MEMORY:
+            FakePlane._close_transport(transport)
+            return
+        pair, end = take(transport)
+        pair.close(end)
+
+
+class Bench:
+    """A started server, its fake plane, what it told: over in-memory connections, or over TCP without a network."""
+
+    def __init__(self, configuration: Configuration, network: Network | None = None) -> None:
+        self.plane = Plane()
         self.dispatch = Dispatch(self.plane)
         self.events: list[TargetEvent] = []
+        self.network = network
         self.server = TargetServer(
-            configuration, self.plane, self.dispatch, AsyncioRuntime(), host_id="host", revision="0001",
-            observe=self.events.append,
+            configuration, self.plane, self.dispatch, AsyncioRuntime() if network is None else VirtualRuntime(network),
+            host_id="host", revision="0001", observe=self.events.append,
         )  # fmt: skip
 
-    async def connect(self) -> RawInitiator:
-        portal = self.server.portals[0]
-        reader, writer = await asyncio.open_connection(portal.host, portal.port)
-        return RawInitiator(reader, writer)
+    async def connect(self, portal: int = 0) -> RawInitiator:
+        where = self.server.portals[portal]
+        if self.network is None:
+            return RawInitiator(*await asyncio.open_connection(where.host, where.port))
+        stream = Stream(await self.network.dial(where))
+        return RawInitiator(stream, stream)
 
     async def log_in(self, **options: Any) -> tuple[RawInitiator, int]:
         """A logged-in raw initiator, and the plane's number of its session."""
@@ -48,7 +91,7 @@ class Bench:
 
     async def replied(self, session: int, tag: int) -> None:
         """Waits until Python has answered `tag`, and for what follows from the answer."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not any((where, number) == (session, tag) for where, number, _, _ in self.plane.replies):
                 await self.settle()
         await self.settle()
@@ -112,28 +155,44 @@ class Bench:
 Run = Callable[..., None]
 
 
+def on_virtual_time(network: Network, coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs `coroutine` where waiting takes no time, and load and scheduling cannot make a difference."""
+    loop = VirtualLoop()
+    loop.add_source(network)
+    try:
+        loop.run(asyncio.wait_for(coroutine, 600))
+    finally:
+        loop.close()
+
+
 @pytest.fixture
 def run() -> Run:
-    """Runs a coroutine function with a started bench and stops it afterwards."""
+    """Runs a coroutine function with a started bench and stops it afterwards. With `tcp` on real sockets and the real
+    clock, for what only they have."""
 
-    def start(test: Callable[[Bench], Awaitable[None]], *stores: str, **options: Any) -> None:
+    def start(test: Callable[[Bench], Awaitable[None]], *stores: str, tcp: bool = False, **options: Any) -> None:
+        network = None if tcp else Network()
+
         async def main() -> None:
             options.setdefault("portals", ["127.0.0.1:0"])
             options.setdefault("target_name", NAME)
             limits = options.pop("limits", {})
             configuration = arguments.build(stores or ("ram:1M?serial=A1",), host="host", **options)
             changed = configuration.limits.model_copy(update={"drain_seconds": 0.0, **limits})
-            bench = Bench(configuration.model_copy(update={"limits": changed}))
+            bench = Bench(configuration.model_copy(update={"limits": changed}), network)
             bench.dispatch.attach()
             await bench.server.start()
             try:
                 await test(bench)
             finally:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await bench.server.stop()
                 bench.dispatch.close()
                 bench.plane.shutdown(1)
 
-        asyncio.run(asyncio.wait_for(main(), 20))
+        if network is None:
+            asyncio.run(asyncio.wait_for(main(), 150))
+        else:
+            on_virtual_time(network, main())
 
     return start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from blockwire.wire import Deframer, decode
 from blockwire.wire.keys import Pairs, join_pairs, split_pairs
@@ -12,10 +13,30 @@ from blockwire.wire.pdu import Pdu
 INITIATOR = "iqn.2024-01.com.example:client"
 
 
+PATIENCE = 60.0
+"""Seconds until an answer counts as missing: much longer than a loaded machine takes."""
+
+
+class Reader(Protocol):
+    """What is read from: `asyncio.StreamReader`, or an end in memory."""
+
+    async def read(self, most: int, /) -> bytes: ...
+
+
+class Writer(Protocol):
+    """What is written to: `asyncio.StreamWriter`, or an end in memory."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class RawInitiator:
     """One connection."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: Reader, writer: Writer) -> None:
         self.reader = reader
         self.writer = writer
         self._deframer = Deframer(1 << 24)
@@ -30,7 +51,7 @@ class RawInitiator:
             frame = self._deframer.next()
             if frame is not None:
                 return decode(*frame)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 data = await self.reader.read(65536)
             if not data:
                 raise ConnectionError("closed")
@@ -39,7 +60,7 @@ class RawInitiator:
     async def closed(self) -> bool:
         """Whether the target closes the connection; what it sends before is not looked at."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while await self.reader.read(1 << 20):
                     pass
         except ConnectionError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 
 import pytest
@@ -117,8 +116,7 @@ def test_ipv6_and_a_shared_free_port(run: Run) -> None:
         first, second = bench.server.portals
         assert (first.host, second.host) == ("127.0.0.1", "::1")
         assert first.port == second.port
-        reader, writer = await asyncio.open_connection("::1", second.port)
-        initiator = RawInitiator(reader, writer)
+        initiator = await bench.connect(1)
         assert (await initiator.log_in()).status == 0
         found = await ask_targets(initiator, "All")
         assert found[1:] == [
@@ -128,7 +126,7 @@ def test_ipv6_and_a_shared_free_port(run: Run) -> None:
         assert bench.server.urls == [f"iscsi://127.0.0.1:{first.port}/{NAME}/0"]
 
     try:
-        run(test, portals=["127.0.0.1:0", "[::1]:0"])
+        run(test, portals=["127.0.0.1:0", "[::1]:0"], tcp=True)
     except errors.ConfigurationError as error:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
             pytest.skip("this host has no IPv6")

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.unit.target.conftest import NAME, Bench, Run
 from tests.unit.target.raw_initiator import RawInitiator
 
 ISID = bytes.fromhex("400001370000")
-
-
-async def at_portal(bench: Bench, number: int) -> RawInitiator:
-    portal = bench.server.portals[number]
-    return RawInitiator(*await asyncio.open_connection(portal.host, portal.port))
 
 
 async def answers(initiator: RawInitiator, cmd_sn: int) -> bool:
@@ -32,7 +25,7 @@ async def answers(initiator: RawInitiator, cmd_sn: int) -> bool:
 def test_sessions_at_other_portals_are_independent(run: Run) -> None:
     # "MUST be treated as independent sessions", "MUST NOT reinstate the other"
     async def test(bench: Bench) -> None:
-        first, second = await at_portal(bench, 0), await at_portal(bench, 1)
+        first, second = await bench.connect(0), await bench.connect(1)
         tsih = [(await each.log_in(isid=ISID)).tsih for each in (first, second)]
         assert len(set(tsih)) == 2
         await bench.settle()
@@ -45,14 +38,14 @@ def test_sessions_at_other_portals_are_independent(run: Run) -> None:
 def test_the_same_port_at_the_same_portal_reinstates(run: Run) -> None:
     # the 4-tuple is unique; the new one "MUST reinstate the existing" one
     async def test(bench: Bench) -> None:
-        old = await at_portal(bench, 0)
+        old = await bench.connect(0)
         assert (await old.log_in(isid=ISID)).status == 0
-        other_port = await at_portal(bench, 0)
+        other_port = await bench.connect(0)
         assert (await other_port.log_in(isid=bytes.fromhex("400001370001"))).status == 0
-        other_node = await at_portal(bench, 0)
+        other_node = await bench.connect(0)
         assert (await other_node.log_in(isid=ISID, initiator="iqn.2024-01.com.example:other")).status == 0
         assert len(bench.server.sessions) == 3
-        new = await at_portal(bench, 0)
+        new = await bench.connect(0)
         response = await new.log_in(isid=ISID)
         assert response.status == 0
         assert await old.closed()
@@ -66,9 +59,9 @@ def test_the_same_port_at_the_same_portal_reinstates(run: Run) -> None:
 def test_only_unnamed_ones_reinstate_unnamed_ones(run: Run) -> None:
     # 7.4.2.1, last paragraph
     async def test(bench: Bench) -> None:
-        unnamed = await at_portal(bench, 0)
+        unnamed = await bench.connect(0)
         assert (await unnamed.log_in(isid=ISID)).status == 0
-        named = await at_portal(bench, 0)
+        named = await bench.connect(0)
         assert (await named.log_in(NAME, isid=ISID, keys=[("SessionType", "Discovery")])).status == 0
         normal, _ = await bench.log_in(isid=ISID)
         await bench.settle()

@@ -447,4 +447,4 @@ def test_a_start_that_fails_leaves_nothing(run: Run) -> None:
             dispatch.close()
             plane.shutdown(1)
 
-    run(test)
+    run(test, tcp=True)
