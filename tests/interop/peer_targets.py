@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import subprocess
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,10 +60,38 @@ def filled(path: Path, size: int) -> Path:
 
 _control_ports = itertools.count(1)
 
+PATIENCE = (20, 20, 20, 90)
+"""Seconds in which a daemon has to listen, each time on another port: somebody else may have taken one before it did,
+and tgtd goes on without it."""
+
 
 def _placed(command: list[str], placement: Sequence[str]) -> list[str]:
     """Prefix a command with its placement (`taskset -c 1`), for the benchmark."""
     return [*placement, *command]
+
+
+@contextlib.contextmanager
+def _listening(
+    name: str, log: Path, start: Callable[[int], subprocess.Popen[bytes]]
+) -> Iterator[tuple[subprocess.Popen[bytes], int, Callable[[], str]]]:
+    """A daemon that `start` runs on a port, once it listens there: its process, the port, and why it has ended."""
+    for attempt, patience in enumerate(PATIENCE, 1):
+        port = peers.free_port()
+        process = start(port)
+
+        def ended(process: subprocess.Popen[bytes] = process) -> str:
+            return "" if process.poll() is None else f"{name} ended: {log.read_text(errors='replace')}"
+
+        with peers.killed_at_the_end(process):
+            listens = functools.partial(peers.listens, process.pid, port)
+            try:
+                peers.wait_until(listens, f"{name} listens", patience, alive=[ended])
+            except peers.ToolFailure:
+                if attempt == len(PATIENCE):
+                    raise
+                continue
+            yield process, port, ended
+            return
 
 
 @contextlib.contextmanager
@@ -79,50 +108,46 @@ def tgt(
     :param digests: the values of HeaderDigest and DataDigest that it takes; of several it prefers its last one
     """
     peers.require("tgtd", "tgtadm")
-    port = peers.free_port()
-    iqn = f"iqn.2026-01.test.blockwire:tgt.{port}"
     backing = filled(directory / "tgt.img", size)
     # Each daemon has its own management socket; -C counts within it.
     control = str(os.getpid() % 20000 + next(_control_ports) + 10)
     environment = peers.ENVIRONMENT | {"TGT_IPC_SOCKET": str(directory / "ipc")}
-    log = (directory / "tgtd.log").open("wb")
+    log = directory / "tgtd.log"
+
+    def start(port: int) -> subprocess.Popen[bytes]:
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                _placed(["tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}"], placement),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment,
+            )  # fmt: skip
 
     def tgtadm(*arguments: str, check: bool = True) -> bool:
         done = subprocess.run(
             ["tgtadm", "-C", control, "--lld", "iscsi", *arguments],
-            capture_output=True, text=True, timeout=10, check=False, env=environment,
+            capture_output=True, text=True, timeout=90, check=False, env=environment,
         )  # fmt: skip
         if check and done.returncode != 0:
             raise peers.ToolFailure(f"tgtadm {' '.join(arguments)}: {done.stdout}{done.stderr}")
         return done.returncode == 0
 
-    with log:
-        process = subprocess.Popen(
-            _placed(["tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}"], placement),
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-        )  # fmt: skip
-
-        def ended() -> str:
-            return "" if process.poll() is None else f"tgtd ended: {(directory / 'tgtd.log').read_text()}"
-
-        with peers.killed_at_the_end(process):
-            peers.wait_until(lambda: peers.accepts(port), "tgtd listens", alive=[ended])
-            peers.wait_until(
-                lambda: tgtadm("--op", "new", "--mode", "target", "--tid", "1", "-T", iqn, check=False),
-                "tgtd answers its management socket",
-                alive=[ended],
-            )
-            for digest in ("HeaderDigest", "DataDigest"):  # tgt does none unless told to
-                tgtadm("--op", "update", "--mode", "target", "--tid", "1", "--name", digest, "--value", digests)
-            tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
-            tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
-            if chap is not None:
-                for user, secret in ((chap.user, chap.secret), (chap.own_user, chap.own_secret)):
-                    tgtadm("--op", "new", "--mode", "account", "--user", user, "--password", secret)
-                bind = ("--op", "bind", "--mode", "account", "--tid", "1", "--user")
-                tgtadm(*bind, chap.user)
-                tgtadm(*bind, chap.own_user, "--outgoing")
-            yield PeerTarget("tgt", process.pid, port, iqn, 1, size, backing)
+    with _listening("tgtd", log, start) as (process, port, ended):
+        iqn = f"iqn.2026-01.test.blockwire:tgt.{port}"
+        peers.wait_until(
+            lambda: tgtadm("--op", "new", "--mode", "target", "--tid", "1", "-T", iqn, check=False),
+            "tgtd answers its management socket",
+            alive=[ended],
+        )
+        for digest in ("HeaderDigest", "DataDigest"):  # tgt does none unless told to
+            tgtadm("--op", "update", "--mode", "target", "--tid", "1", "--name", digest, "--value", digests)
+        tgtadm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(backing))
+        tgtadm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL")
+        if chap is not None:
+            for user, secret in ((chap.user, chap.secret), (chap.own_user, chap.own_secret)):
+                tgtadm("--op", "new", "--mode", "account", "--user", user, "--password", secret)
+            bind = ("--op", "bind", "--mode", "account", "--tid", "1", "--user")
+            tgtadm(*bind, chap.user)
+            tgtadm(*bind, chap.own_user, "--outgoing")
+        yield PeerTarget("tgt", process.pid, port, iqn, 1, size, backing)
 
 
 ISTGT_CONFIGURATION = """\
@@ -182,35 +207,32 @@ def istgt(
 ) -> Iterator[PeerTarget]:
     """Run `istgt` with one file-backed disk of `size` bytes as LUN 0."""
     peers.require("istgt")
-    port = peers.free_port()
     backing = filled(directory / "istgt.img", size)
     configuration = directory / "istgt.conf"
-    configuration.write_text(
-        textwrap.dedent(ISTGT_CONFIGURATION).format(
-            directory=directory,
-            port=port,
-            control_port=peers.free_port(),
-            backing=backing,
-            method="CHAP" if chap else "Auto",
-            group="AuthGroup1" if chap else "None",
-        )
-    )
     secrets = directory / "auth.conf"
     secrets.write_text(
         f'[AuthGroup1]\n  Auth "{chap.user}" "{chap.secret}" "{chap.own_user}" "{chap.own_secret}"\n' if chap else ""
     )
     secrets.chmod(0o600)
-    log = (directory / "istgt.log").open("wb")
-    with log:
-        process = subprocess.Popen(
-            _placed(["istgt", "-D", "-c", str(configuration), "-p", str(directory / "istgt.pid")], placement),
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=peers.ENVIRONMENT,
-        )  # fmt: skip
+    log = directory / "istgt.log"
 
-        def ended() -> str:
-            return "" if process.poll() is None else f"istgt ended: {(directory / 'istgt.log').read_text()}"
+    def start(port: int) -> subprocess.Popen[bytes]:
+        configuration.write_text(
+            textwrap.dedent(ISTGT_CONFIGURATION).format(
+                directory=directory,
+                port=port,
+                control_port=peers.free_port(),
+                backing=backing,
+                method="CHAP" if chap else "Auto",
+                group="AuthGroup1" if chap else "None",
+            )
+        )
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                _placed(["istgt", "-D", "-c", str(configuration), "-p", str(directory / "istgt.pid")], placement),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=peers.ENVIRONMENT,
+            )  # fmt: skip
 
-        with peers.killed_at_the_end(process):
-            peers.wait_until(lambda: peers.accepts(port), "istgt listens", alive=[ended])
-            iqn = f"iqn.2026-01.test.blockwire:istgt.{port}"
-            yield PeerTarget("istgt", process.pid, port, iqn, 0, size, backing)
+    with _listening("istgt", log, start) as (process, port, _):
+        iqn = f"iqn.2026-01.test.blockwire:istgt.{port}"
+        yield PeerTarget("istgt", process.pid, port, iqn, 0, size, backing)

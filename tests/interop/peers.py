@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import shutil
 import socket
@@ -56,7 +57,7 @@ def require_qemu_iscsi() -> None:
     """Skip (in CI: fail) unless QEMU's tools are installed with the iSCSI driver, which Debian ships apart."""
     require("qemu-img", "qemu-io")
     helped = subprocess.run(
-        ["qemu-img", "--help"], capture_output=True, text=True, timeout=20, check=False, env=ENVIRONMENT
+        ["qemu-img", "--help"], capture_output=True, text=True, timeout=120, check=False, env=ENVIRONMENT
     )
     formats = re.search(r"Supported formats:(.*)", helped.stdout)
     if formats is None or "iscsi" not in formats.group(1).split():
@@ -80,7 +81,7 @@ class Output:
         return f"$ {self.command}\n[exit {self.returncode}]\n{self.stdout}\n{self.stderr}"
 
 
-def run(tool: str, *arguments: str, timeout: float = 30, check: bool = True, cwd: Path | None = None) -> Output:
+def run(tool: str, *arguments: str, timeout: float = 120, check: bool = True, cwd: Path | None = None) -> Output:
     """Run a foreign tool to its end.
 
     :param timeout: seconds; afterwards the tool is killed and `ToolFailure` says so
@@ -125,7 +126,7 @@ class SuiteResult:
     output: str
 
 
-def iscsi_ls(portal: str, show_luns: bool = False, timeout: float = 20) -> str:
+def iscsi_ls(portal: str, show_luns: bool = False, timeout: float = 120) -> str:
     """`iscsi-ls [-s] iscsi://PORTAL`, its text."""
     return run("iscsi-ls", *(["-s"] if show_luns else []), f"iscsi://{portal}", timeout=timeout).stdout
 
@@ -145,7 +146,7 @@ def iscsi_readcapacity16(url: str) -> int:
 
 
 def iscsi_perf(
-    url: str, *, depth: int = 32, blocks: int = 8, random: bool = True, seconds: int = 2, margin: float = 20
+    url: str, *, depth: int = 32, blocks: int = 8, random: bool = True, seconds: int = 2, margin: float = 120
 ) -> float:
     """Reads for `seconds` with libiscsi's own load generator; returns I/Os per second. It can only read.
 
@@ -163,7 +164,7 @@ def iscsi_perf(
     return float(found[-1])
 
 
-def iscsi_test_cu(url: str, suite: str, *, dataloss: bool = True, timeout: float = 90) -> SuiteResult:
+def iscsi_test_cu(url: str, suite: str, *, dataloss: bool = True, timeout: float = 150) -> SuiteResult:
     """One suite (or test) of libiscsi's conformance tests: `SCSI.Read10`, `SCSI.Read10.Simple`."""
     flags = ["--dataloss"] if dataloss else []
     output = run("iscsi-test-cu", *flags, f"--test={suite}", url, timeout=timeout, check=False)
@@ -192,7 +193,7 @@ def iscsi_test_cu(url: str, suite: str, *, dataloss: bool = True, timeout: float
 # QEMU
 
 
-def qemu_convert(source: str, destination: str, *, create: bool, timeout: float = 120) -> None:
+def qemu_convert(source: str, destination: str, *, create: bool, timeout: float = 150) -> None:
     """`qemu-img convert` between raw files and iSCSI URLs.
 
     :param create: make the destination file; a LUN is there already (`-n`)
@@ -203,12 +204,12 @@ def qemu_convert(source: str, destination: str, *, create: bool, timeout: float 
     )  # fmt: skip
 
 
-def qemu_compare(left: str, right: str, timeout: float = 120) -> None:
+def qemu_compare(left: str, right: str, timeout: float = 150) -> None:
     """`qemu-img compare`: raises `ToolFailure` naming the offset where two images differ."""
     run("qemu-img", "compare", "-f", "raw", "-F", "raw", left, right, timeout=timeout)
 
 
-def qemu_io(url: str, *commands: str, timeout: float = 60) -> str:
+def qemu_io(url: str, *commands: str, timeout: float = 150) -> str:
     """`qemu-io` commands in order; a failed pattern verification raises."""
     flags = [part for command in commands for part in ("-c", command)]
     output = run("qemu-io", "-f", "raw", *flags, url, timeout=timeout)
@@ -219,7 +220,7 @@ def qemu_io(url: str, *commands: str, timeout: float = 60) -> str:
 
 
 def qemu_bench(
-    url: str, *, count: int, depth: int, size: int = 4096, write: bool = False, timeout: float = 120
+    url: str, *, count: int, depth: int, size: int = 4096, write: bool = False, timeout: float = 150
 ) -> float:
     """`qemu-img bench`: sequential I/O with QEMU's iSCSI driver; returns I/Os per second."""
     printed = run(
@@ -236,16 +237,21 @@ def qemu_bench(
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago, for peers that cannot bind port 0 and say which they got."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    assert isinstance(port, int)
-    return port
+    """A TCP port on 127.0.0.1 that was free a moment ago, for peers that cannot bind port 0 and say which they got.
+
+    Taken from below the range that the kernel gives ports from by itself, so that nobody who asks for any port, or just
+    connects somewhere, gets it meanwhile.
+    """
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(min(10240, first - 1), first)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(
-    condition: Callable[[], bool], what: str, timeout: float = 15, alive: Sequence[Callable[[], str]] = ()
+    condition: Callable[[], bool], what: str, timeout: float = 90, alive: Sequence[Callable[[], str]] = ()
 ) -> None:
     """Poll until `condition` holds.
 
@@ -261,10 +267,14 @@ def wait_until(
         time.sleep(0.02)
 
 
-def accepts(port: int) -> bool:
-    """Whether somebody listens on 127.0.0.1:`port`."""
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
+def listens(process: int, port: int) -> bool:
+    """Whether this process, and not somebody else, listens on `port` by IPv4."""
+    with contextlib.suppress(OSError):
+        open_files = {os.readlink(entry) for entry in Path(f"/proc/{process}/fd").iterdir()}
+        for line in Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()  # sl, local address, remote address, state (0A is LISTEN), …, inode
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                return f"socket:[{fields[9]}]" in open_files
     return False
 
 
@@ -275,4 +285,4 @@ def killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.P
         yield process
     finally:
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)

@@ -112,8 +112,8 @@ def test_we_log_in(
     strict: PeerTarget, image: Path, files: dict[str, str], tmp_path: Path, mutual: bool, query: str
 ) -> None:
     back = tmp_path / "back.raw"
-    blockwire("cp", str(image), strict.url + query, *flags(files, mutual), timeout=120)
-    blockwire("cp", strict.url + query, str(back), *flags(files, mutual), timeout=120)
+    blockwire("cp", str(image), strict.url + query, *flags(files, mutual), timeout=150)
+    blockwire("cp", strict.url + query, str(back), *flags(files, mutual), timeout=150)
     assert back.read_bytes() == image.read_bytes()
 
 

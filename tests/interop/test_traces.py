@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import time
+import threading
 from pathlib import Path
 
 from tests import loopback
 from tests.interop import peers
-from tests.interop.serving import command, serve
+from tests.interop.serving import Events, command, has_served, serve
 
 SCSI_COMMAND, DATA_IN = 0x01, 0x25
 
 
 def trace_in(directory: Path) -> Path:
     """The file that appears there."""
-    deadline = time.monotonic() + 20
-    while not (found := list(directory.glob("*.pcapng"))):
-        assert time.monotonic() < deadline, "no trace was written"
-        time.sleep(0.05)
-    time.sleep(0.3)  # it may still be written to
-    return found[0]
+    peers.wait_until(lambda: any(directory.glob("*.pcapng")), "a trace is written")
+    return next(directory.glob("*.pcapng"))
 
 
 def opcodes(path: Path) -> set[int]:
@@ -33,36 +28,42 @@ def opcodes(path: Path) -> set[int]:
 
 
 def reading(url: str, *arguments: str) -> subprocess.Popen[str]:
-    """`blockwire bench`, which reads until it is ended; it runs when this comes back."""
+    """`blockwire bench`, which reads until it is ended."""
     child = subprocess.Popen(
-        command("bench", url, "--time", "60", "--qd", "4", *arguments), stdout=subprocess.PIPE,
+        command("bench", url, "--time", "600", "--qd", "4", *arguments), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stderr is not None
     assert "randread" in child.stderr.readline()
-    time.sleep(0.5)
     return child
 
 
 def test_the_target_writes_what_came_last_from_an_initiator_that_went(tmp_path: Path) -> None:
-    with serve("ram:16M", "--trace", str(tmp_path)) as served:
+    with serve("ram:16M", "--trace", str(tmp_path), "--statistics", "0.2") as served:
         child = reading(served.url)
+        served.events.wait("statistics", has_served)
         child.kill()
-        child.communicate(timeout=20)
+        child.communicate(timeout=60)
         path = trace_in(tmp_path)
     assert opcodes(path) >= {SCSI_COMMAND, DATA_IN}
 
 
 def test_the_initiator_writes_what_came_last_from_a_target_that_went(tmp_path: Path) -> None:
     target = subprocess.Popen(
-        command("serve", "ram:16M", "--portal", loopback.ANY, "--json"), stdout=subprocess.PIPE, text=True
-    )
+        command("serve", "ram:16M", "--portal", loopback.ANY, "--json", "--statistics", "0.2"),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert target.stdout is not None
-    url = json.loads(target.stdout.readline())["luns"][0]["url"]
-    child = reading(url, "--timeout", "1", "--trace", str(tmp_path))
+    events = Events(target.stdout)
+    reader = threading.Thread(target=events.read)
+    reader.start()
+    url = events.wait("ready")["luns"][0]["url"]
+    child = reading(url, "--timeout", "4", "--trace", str(tmp_path))
+    events.wait("statistics", has_served)
     target.kill()
-    target.communicate(timeout=20)
-    _, said = child.communicate(timeout=60)
+    target.wait(timeout=60)
+    reader.join()
+    _, said = child.communicate(timeout=150)
     assert child.returncode == 3
     path = trace_in(tmp_path)
     assert str(path) in said

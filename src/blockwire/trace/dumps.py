@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -42,10 +43,15 @@ class Dumps:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         word = re.sub(r"[^a-z0-9]+", "-", re.sub(r"(?<=[a-z])(?=[A-Z])", "-", why).lower()).strip("-")[:40] or "trace"
         path = self.directory / f"{stamp}-{os.getpid()}-{session}-{len(self.files)}-{word}.pcapng"
+        unfinished = path.with_suffix(".part")
         try:
-            path.write_bytes(plane.trace(session))
+            # Whoever watches the directory finds whole files only.
+            unfinished.write_bytes(plane.trace(session))
+            unfinished.replace(path)
         except OSError as error:
             _log.error("no trace of session %d: %s", session, error)
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
             return None
         self.files.append(path)
         _log.error("the last PDUs of session %d are in %s", session, path)

@@ -39,6 +39,17 @@ def test_a_line_that_fails_all_night_does_not_fill_the_disk(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_file_is_seen_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(unfinished: Path, path: Path) -> None:
+        assert unfinished.read_bytes() == b"the headers of 1"
+        assert not list(tmp_path.glob("*.pcapng"))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", name)
+    assert Dumps(tmp_path).write(PLANE, 1, "ConnectionLost") is None
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_cannot_be_written_is_said_at_the_start_and_harmless_later(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(errors.Error, match="cannot write traces"):
