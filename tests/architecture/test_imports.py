@@ -81,7 +81,7 @@ def test_import_blockwire_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
         cwd="/",
         env={"PYTHONPATH": str(rules.SOURCE), "PATH": "/usr/bin:/bin"},

@@ -20,7 +20,9 @@ def test_example(path: Path, tmp_path: Path) -> None:
     if path.name.startswith("test_"):
         words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "XDG_CONFIG_HOME": str(tmp_path)}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        words, capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path, env=environment
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert done.stdout.strip()
     assert "Traceback" not in done.stderr

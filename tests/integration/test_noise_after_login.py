@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,13 +17,16 @@ from tests import loopback
 
 SRC = str(Path(__file__).resolve().parents[2] / "src")
 NAME = "iqn.2024-01.com.example:noise"
+PATIENCE = 60
+"""Seconds that a loaded machine may take for an answer, or for closing."""
 
 
 class Served:
     """`blockwire serve` with its port; what it prints about peers is on stderr."""
 
     def __init__(self) -> None:
-        words = ("serve", "ram:1M", "-p", loopback.ANY, "--target-name", NAME, "--quiet")
+        # Without keep-alive nothing but what a peer sends ends its connection.
+        words = ("serve", "ram:1M", "-p", loopback.ANY, "--target-name", NAME, "--quiet", "--keep-alive-interval", "0")
         self.child = subprocess.Popen(
             [sys.executable, "-m", "blockwire", *words], env={**os.environ, "PYTHONPATH": SRC}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -43,15 +45,15 @@ class Served:
     def printed(self, what: str) -> str:
         """The next line of stderr that has `what` in it."""
         while True:
-            line = self.lines.get(timeout=5)
+            line = self.lines.get(timeout=PATIENCE)
             if what in line:
                 return line
 
     def close(self) -> None:
         """Ends it."""
         self.child.terminate()
-        self.reader.join(20)
-        self.child.communicate(timeout=20)
+        self.reader.join(PATIENCE)
+        self.child.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def log_in(port: int) -> socket.socket:
     header = bytes([0x43, 0x87, 0, 0]) + len(text).to_bytes(4, "big") + bytes.fromhex("400001370000 0000")
     header += (5).to_bytes(4, "big") + bytes([0, 1, 0, 0]) + (1).to_bytes(4, "big") + bytes(20)
     assert len(header) == 48
-    peer = socket.create_connection((loopback.HOST, port), 10)
+    peer = socket.create_connection((loopback.HOST, port), PATIENCE)
     peer.sendall(header + text + bytes(-len(text) % 4))
     answer = receive(peer)
     assert (answer[0], answer[36:38]) == (0x23, b"\0\0")
@@ -79,7 +81,7 @@ def log_in(port: int) -> socket.socket:
 
 def receive(peer: socket.socket) -> bytes:
     """One PDU; empty when the connection ends."""
-    peer.settimeout(5)
+    peer.settimeout(PATIENCE)
     found = b""
     need = 48
     while len(found) < need:
@@ -107,10 +109,8 @@ def receive(peer: socket.socket) -> bytes:
 )
 def test_noise_ends_the_connection_at_once(served: Served, noise: bytes, says: str) -> None:
     with log_in(served.port) as peer:
-        began = time.monotonic()
         peer.sendall(noise)
         assert receive(peer) == b""
-        assert time.monotonic() - began < 3
     line = served.printed("protocol-violation")
     assert says in line
     assert "RFC 7143" in line

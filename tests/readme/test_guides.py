@@ -73,7 +73,7 @@ def test_the_steps_of_the_authentication_guide(tmp_path: Path) -> None:
     inner = use.replace("127.0.0.1", '"${BLOCKWIRE_URL%/iqn*}"')
     script = f"{secret}\n{serve} --size 1M -- sh -c {shlex.quote(inner)}"
     done = subprocess.run(
-        ["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
+        ["bash", "-eu", "-c", script], capture_output=True, text=True, timeout=150, check=False, cwd=tmp_path,
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT / "src"), "NO_COLOR": "1",
                           "XDG_CONFIG_HOME": str(tmp_path)},
     )  # fmt: skip

@@ -55,7 +55,7 @@ def test_there_is_something_to_run() -> None:
 @pytest.mark.parametrize("block", blocks("sh"))
 def test_commands_run(block: str, environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        ["bash", "-eu", "-c", block], capture_output=True, text=True, timeout=120, check=False,
+        ["bash", "-eu", "-c", block], capture_output=True, text=True, timeout=150, check=False,
         cwd=tmp_path / "work", env=environment, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -65,7 +65,7 @@ def test_commands_run(block: str, environment: dict[str, str], tmp_path: Path) -
 @pytest.mark.parametrize("block", blocks("python"))
 def test_python_runs(block: str, environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", block], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", block], capture_output=True, text=True, timeout=150, check=False,
         cwd=tmp_path / "work", env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def guide_blocks() -> list[str]:
 @pytest.mark.parametrize("block", guide_blocks())
 def test_python_of_the_guides_runs(block: str, environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", block], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-c", block], capture_output=True, text=True, timeout=150, check=False,
         cwd=tmp_path / "work", env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -119,7 +119,7 @@ def test_console_output_is_real(block: str, environment: dict[str, str], tmp_pat
         ["bash", "-c", f"exec {first[2:]} {portals}"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         cwd=tmp_path / "work", env=environment,
     )  # fmt: skip
-    killer = threading.Timer(30, process.kill)
+    killer = threading.Timer(150, process.kill)
     killer.start()
     try:
         assert process.stdout is not None

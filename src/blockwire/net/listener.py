@@ -7,6 +7,8 @@ import contextlib
 import errno
 import socket
 from collections import deque
+from collections.abc import Sequence
+from typing import Any
 
 from blockwire.names import Portal
 from blockwire.net.stream import TcpTransport, portal_of
@@ -107,10 +109,25 @@ def _bind(family: int, address: tuple[object, ...], backlog: int) -> socket.sock
     return sock
 
 
+FREE_PORTS = 8
+"""How many ports are tried until all addresses of a name get the same one."""
+
+
 async def listen(portal: Portal, backlog: int = 1024) -> TcpListener:
     """Listens on `portal`. An address family that this host lacks is left out as long as one works."""
     loop = asyncio.get_running_loop()
     answers = await loop.getaddrinfo(portal.host, portal.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for _ in range(FREE_PORTS - 1):
+        try:
+            return _listen(portal, answers, backlog)
+        except OSError as error:
+            # Port 0: what one family gave may be somebody's in the other one.
+            if portal.port or error.errno != errno.EADDRINUSE:
+                raise
+    return _listen(portal, answers, backlog)
+
+
+def _listen(portal: Portal, answers: Sequence[tuple[Any, ...]], backlog: int) -> TcpListener:
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     port = portal.port

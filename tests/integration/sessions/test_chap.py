@@ -121,7 +121,7 @@ secret_command = "cat {tmp_path}/two"
 # ---------------------------------------------------------------------- the commands
 def blockwire_command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "blockwire", *words], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-m", "blockwire", *words], capture_output=True, text=True, timeout=150, check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
     )  # fmt: skip
 

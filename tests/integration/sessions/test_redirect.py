@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -15,7 +16,7 @@ from blockwire.testing.fault_proxy import FaultProxy
 from tests import loopback
 
 NAME = "iqn.2025-01.org.blockwire:moved"
-TIMERS = Timers(timeout=3.0, replacement_timeout=5.0, reopen_first=0.02, logout=0.3)
+TIMERS = Timers(timeout=60.0, replacement_timeout=120.0, keep_alive_interval=0.0, reopen_first=0.02, logout=0.3)
 
 
 def redirecting(address: str, permanent: bool) -> blockwire.Target:
@@ -48,11 +49,15 @@ def test_a_redirect_is_followed_and_remembered_when_it_is_for_good(real: blockwi
 
 
 def test_a_circle_ends_with_its_path() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        there = f"127.0.0.1:{probe.getsockname()[1]}"
-    # Whoever is sent on arrives where he was sent from.
-    with redirecting(there, False) as door, FaultProxy(door.portals[0], there):
+    with contextlib.ExitStack() as stack:
+        # Reserved while it is open: it does not listen, and lets those bind too who say that they share.
+        reserved = stack.enter_context(socket.socket())
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        there = f"127.0.0.1:{reserved.getsockname()[1]}"
+        # Whoever is sent on arrives where he was sent from.
+        door = stack.enter_context(redirecting(there, False))
+        stack.enter_context(FaultProxy(door.portals[0], there))
         with pytest.raises(errors.LoginError) as caught:
             blockwire.open(f"iscsi://{door.portals[0]}/{NAME}/0", timers=TIMERS)
         assert caught.value.code == "login.redirect-loop"

@@ -69,7 +69,7 @@ async def log_in(url: str, isid: bytes = bytes.fromhex("400001370000")) -> Clien
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(test(), 30))
+    asyncio.run(asyncio.wait_for(test(), 150))
 
 
 def test_a_disk_is_found_written_and_read() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from blockwire import errors
 from blockwire.dataplane import api
 from blockwire.initiator.options import Timers
+from blockwire.testing import virtual_time
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.logout import LogoutResponse
 from tests.property.target.test_any_control_pdu import Complaints
@@ -71,10 +72,11 @@ def test_any_events(
         await session.close()
         await asyncio.sleep(0.01)
         assert not bench.plane.sessions
+        await bench.initiator.close()
         bench.plane.shutdown(0)
 
     try:
-        asyncio.run(asyncio.wait_for(work(), 20))
+        virtual_time.run(asyncio.wait_for(work(), 600))
     finally:
         logging.getLogger("blockwire").removeHandler(heard)
     assert heard.lines == []

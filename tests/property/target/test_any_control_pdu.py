@@ -67,13 +67,13 @@ def bench_with(test: Callable[[Bench], Awaitable[Any]]) -> None:
         try:
             await test(bench)
         finally:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(150):
                 await bench.server.stop()
             bench.dispatch.close()
             bench.plane.shutdown(1)
 
     try:
-        asyncio.run(asyncio.wait_for(main(), 30))
+        asyncio.run(asyncio.wait_for(main(), 150))
     finally:
         logger.removeHandler(heard)
     assert heard.lines == []

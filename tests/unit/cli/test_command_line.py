@@ -25,7 +25,7 @@ def call(
 ) -> subprocess.CompletedProcess[bytes]:
     env = {**os.environ, "PYTHONPATH": SRC, "NO_COLOR": "1", **(environment or {})}
     return subprocess.run(
-        [sys.executable, "-m", "blockwire", *words], env=env, input=stdin, check=False, capture_output=True, timeout=60
+        [sys.executable, "-m", "blockwire", *words], env=env, input=stdin, check=False, capture_output=True, timeout=150
     )
 
 

@@ -47,6 +47,6 @@ def test_bash_completes(tmp_path: Path) -> None:
         'COMP_WORDS=(blockwire dis); COMP_CWORD=1; _blockwire_completion blockwire; echo "${COMPREPLY[*]}"'
     )
     done = subprocess.run(
-        ["bash", "-eu", "-c", script, "bash", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-eu", "-c", script, "bash", str(tmp_path)], capture_output=True, text=True, timeout=150, check=False
     )
     assert done.stdout.split() == ["discover"], done.stderr

