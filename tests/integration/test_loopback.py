@@ -14,6 +14,7 @@ import pytest
 
 import blockwire
 from blockwire import errors
+from tests import loopback
 
 
 def test_discover_connect_and_list(blockwire_target_factory) -> None:
@@ -216,8 +217,9 @@ def test_fixtures_are_quick(blockwire_target_factory) -> None:
 
 def test_sessions_come_back_when_the_target_does(blockwire_target_factory, tmp_path: Path) -> None:
     path = tmp_path / "disk.img"
-    first = blockwire_target_factory(path, size="4M")
-    portal, name = first.portals[0], first.name
+    portal = f"{loopback.AUTHORITY}:{loopback.free_port()}"
+    first = blockwire_target_factory(path, size="4M", portals=[portal])
+    name = first.name
     timers = blockwire.Timers(reopen_first=0.05, reopen_longest=0.2, replacement_timeout=120.0)
     with blockwire.open(first.url, timers=timers) as lun:
         lun.pwrite(b"a" * 4096, 0)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import loopback
 from tests.interop import peers
 
 
@@ -76,7 +77,7 @@ def _listening(
 ) -> Iterator[tuple[subprocess.Popen[bytes], int, Callable[[], str]]]:
     """A daemon that `start` runs on a port, once it listens there: its process, the port, and why it has ended."""
     for attempt, patience in enumerate(PATIENCE, 1):
-        port = peers.free_port()
+        port = loopback.free_port("127.0.0.1")
         process = start(port)
 
         def ended(process: subprocess.Popen[bytes] = process) -> str:
@@ -221,7 +222,7 @@ def istgt(
             textwrap.dedent(ISTGT_CONFIGURATION).format(
                 directory=directory,
                 port=port,
-                control_port=peers.free_port(),
+                control_port=loopback.free_port("127.0.0.1"),
                 backing=backing,
                 method="CHAP" if chap else "Auto",
                 group="AuthGroup1" if chap else "None",

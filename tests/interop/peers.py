@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -234,20 +232,6 @@ def qemu_bench(
 
 
 # Shared by the modules that start servers
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago, for peers that cannot bind port 0 and say which they got.
-
-    Taken from below the range that the kernel gives ports from by itself, so that nobody who asks for any port, or just
-    connects somewhere, gets it meanwhile.
-    """
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    while True:
-        port = random.randrange(min(10240, first - 1), first)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def wait_until(

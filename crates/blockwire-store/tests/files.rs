@@ -28,17 +28,18 @@ fn used(path: &str) -> u64 {
 
 #[test]
 fn another_process_is_kept_out_too() {
+    let _alone = alone();
     let directory = Directory::new();
     let path = directory.file("disk");
     let try_lock = || Command::new("flock").args(["-n", &path, "true"]).status().unwrap().success();
     let store = file(&path, &sized(SIZE), &[]).unwrap();
     assert!(!try_lock());
     // What is started while a store is open must not inherit its descriptors, or it would keep the lock.
-    let mut child = Command::new("sleep").arg("30").spawn().unwrap();
+    let mut child = Command::new("sleep").arg("600").spawn().unwrap();
     drop(store);
-    // a child that another test has just forked holds every descriptor until its exec; ours would for 30 seconds
+    // a child that another test has just forked holds every descriptor until its exec; ours would for ten minutes
     let mut free = try_lock();
-    for _ in 0..100 {
+    for _ in 0..1000 {
         if free {
             break;
         }
@@ -117,7 +118,7 @@ fn closing_with_operations_in_flight_completes_them() {
             ));
         }
         drop(store);
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(120);
         while *count.0.lock().unwrap() < 300 {
             assert!(Instant::now() < end, "{} of 300 completed", count.0.lock().unwrap());
             std::thread::sleep(Duration::from_millis(1));
@@ -149,12 +150,15 @@ fn an_idle_store_uses_no_cpu() {
     for store in &stores {
         write(&**store, 0, &[1; 4096], true).unwrap();
     }
-    std::thread::sleep(Duration::from_millis(50));
-    let before = ticks();
-    assert!(before > 0, "the threads of the stores were not found");
-    std::thread::sleep(Duration::from_millis(300));
-    let spent = ticks() - before;
-    assert!(spent < 1_000_000, "{spent} ns of CPU time in 300 ms at rest");
+    assert!(ticks() > 0, "the threads of the stores were not found");
+    // a busy machine lets them come to rest late
+    let at_rest = || {
+        let before = ticks();
+        std::thread::sleep(Duration::from_millis(300));
+        ticks() - before
+    };
+    let spent = (0..40).map(|_| at_rest()).find(|spent| *spent < 1_000_000);
+    assert!(spent.is_some(), "CPU time passes at rest");
 }
 
 /// Runs the named ignored test of this binary after `prepare` in a mount namespace; `$D` is a fresh directory.
@@ -251,7 +255,8 @@ fn power_cut_inside() {
         assert!(Command::new("sync").status().unwrap().success());
         // Alternately, so that no cut gains from what the next one flushes.
         let [fua, flush, zero, mapped, neither] = &stores;
-        let cut = |name: &str, store: &Arc<dyn Store>, wanted: u8, kept: bool| {
+        // Whether the data are there afterwards, all of them.
+        let cut = |name: &str, store: &Arc<dyn Store>, wanted: u8| {
             let run = |script: &str| {
                 let output = Command::new("sh").args(["-ec", script]).current_dir(mounted("")).output().unwrap();
                 assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
@@ -262,23 +267,27 @@ fn power_cut_inside() {
             copy.read_exact_at(&mut seen, 4096).unwrap();
             drop(copy);
             run("umount after; rm cut");
-            assert_eq!(seen.iter().all(|byte| *byte == wanted), kept, "{name}: starts {:?}", &seen[..8]);
             let mut now = vec![0; 16_384];
             read(&**store, 4096, &mut now).unwrap();
             assert!(now.iter().all(|byte| *byte == wanted));
+            seen.iter().all(|byte| *byte == wanted)
         };
-        // Without a promise the data are not there yet, which is what makes the rest of this test mean something.
-        write(&**neither, 4096, &[9; 16_384], false).unwrap();
-        cut(&names[4], neither, 9, false);
+        // Without a promise the data are not there yet, which is what makes the rest of this test mean something; unless
+        // the kernel just writes everything back, because somebody else on this machine asked for it.
+        let early = (10..30).find(|byte| {
+            write(&**neither, 4096, &[*byte; 16_384], false).unwrap();
+            !cut(&names[4], neither, *byte)
+        });
+        assert!(early.is_some(), "what was only written is always on the disk");
         write(&**fua, 4096, &[9; 16_384], true).unwrap();
-        cut(&names[0], fua, 9, true);
+        assert!(cut(&names[0], fua, 9), "fua");
         write(&**flush, 4096, &[9; 16_384], false).unwrap();
         block_on(&**flush, Op::Flush).unwrap();
-        cut(&names[1], flush, 9, true);
+        assert!(cut(&names[1], flush, 9), "flush");
         block_on(&**zero, Op::Zero { offset: 4096, len: 16_384, may_unmap: io == "pool", fua: true }).unwrap();
-        cut(&names[2], zero, 0, true);
+        assert!(cut(&names[2], zero, 0), "zero");
         write(&**mapped, 4096, &[9; 16_384], true).unwrap();
-        cut(&names[3], mapped, 9, true);
+        assert!(cut(&names[3], mapped, 9), "mapped");
     }
 }
 

@@ -20,6 +20,7 @@ from blockwire.initiator.options import Timers
 from blockwire.initiator.session import State
 from blockwire.session.recovery import Rung, ladder_with
 from blockwire.testing.fault_proxy import Fault, FaultProxy
+from tests import loopback
 from tests.integration.faults.loads import Disturbance, load_until
 
 TIMERS = Timers(
@@ -86,8 +87,11 @@ def test_load_fails_with_a_clear_error_when_the_target_stays_away() -> None:
 def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
     """Its sessions are gone with it; a unit attention tells of it, and nothing of that reaches the program."""
     disk = str(tmp_path / "disk.img")
-    target = blockwire.Target(disk, size=SIZE, keys=KEYS, target_name="iqn.2025-01.org.blockwire:restarted")
-    portal, name = target.portals[0], target.url
+    portal = f"{loopback.AUTHORITY}:{loopback.free_port()}"
+    target = blockwire.Target(
+        disk, size=SIZE, keys=KEYS, portals=[portal], target_name="iqn.2025-01.org.blockwire:restarted"
+    )
+    name = target.url
     with blockwire.open(name, timers=replace(TIMERS, keep_alive_interval=0.0), keys=KEYS) as lun:
         isid = lun.session.core.isid
         lun.pwrite(b"before" + bytes(506), 0)

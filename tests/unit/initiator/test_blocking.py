@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -15,6 +16,10 @@ from blockwire.dataplane.fake_disk import fixed_sense
 from blockwire.initiator import blocking
 from blockwire.initiator.blocking import Lun
 from blockwire.net.control_thread import ControlThread
+from tests.unit.initiator.conftest import FAST
+
+PATIENT = replace(FAST, timeout=60.0, replacement_timeout=60.0)
+"""Here time is real, and a machine may be slow."""
 
 
 @pytest.fixture
@@ -22,7 +27,7 @@ def lun(bench):
     control = ControlThread("test-control")
 
     async def make():
-        return await (await bench.session()).lun(0)
+        return await (await bench.session(PATIENT)).lun(0)
 
     yield Lun(control.run(make()), control)
     control.end()

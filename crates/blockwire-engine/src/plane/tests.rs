@@ -35,7 +35,7 @@ fn find<T>(plane: &Plane, seen: &mut Vec<Event>, mut pick: impl FnMut(&Event) ->
         if let Some(found) = seen.iter().find_map(&mut pick) {
             return found;
         }
-        assert!(started.elapsed() < Duration::from_secs(20), "it does not come: {seen:?}");
+        assert!(started.elapsed() < Duration::from_secs(120), "it does not come: {seen:?}");
         seen.extend(plane.events().drain(64));
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -55,7 +55,7 @@ fn session(plane: &Plane, seen: &mut Vec<Event>, target_name: &str) -> (SessionI
     let near = TcpStream::connect(listener.local_addr().expect("address")).expect("connected");
     let (far, _) = listener.accept().expect("accepted");
     far.set_nonblocking(true).expect("set");
-    near.set_read_timeout(Some(Duration::from_secs(20))).expect("set");
+    near.set_read_timeout(Some(Duration::from_secs(120))).expect("set");
     let handoff = Handoff {
         transport: TransportHandle::Tcp(far.into_raw_fd()),
         params: ConnectionParams { cid: 1, ..ConnectionParams::default() },

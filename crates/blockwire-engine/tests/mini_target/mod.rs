@@ -3,14 +3,14 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::IntoRawFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Reads of this block are never answered.
 pub const SILENT: u32 = 0x7000_0000;
 /// A command for this block makes the target cut the connection.
 pub const CUT: u32 = 0x6000_0000;
-/// A read of this block gets the first half of its Data-In, and then the target does nothing for seven seconds.
+/// A read of this block gets the first half of its Data-In, and then the target does nothing until `goes_on`.
 pub const HALF: u32 = 0x6800_0000;
 /// A read of this block gets its Data-In in pieces of 4 KiB, 200 µs apart.
 pub const TRICKLE: u32 = 0x6c00_0000;
@@ -23,6 +23,8 @@ pub struct MiniTarget {
     pub disk: Arc<Mutex<Vec<u8>>>,
     pub aborts: Arc<AtomicU32>,
     pub pongs: Arc<AtomicU32>,
+    /// Set when it may go on after the first half of the answer to `HALF`.
+    pub goes_on: Arc<AtomicBool>,
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {
@@ -94,16 +96,24 @@ impl MiniTarget {
         client.set_nonblocking(true).unwrap();
         let (socket, _) = listener.accept().unwrap();
         socket.set_nodelay(true).unwrap();
-        let this = Self { disk: Arc::new(Mutex::new(vec![0; size])), aborts: Arc::default(), pongs: Arc::default() };
+        let this = Self {
+            disk: Arc::new(Mutex::new(vec![0; size])),
+            aborts: Arc::default(),
+            pongs: Arc::default(),
+            goes_on: Arc::default(),
+        };
         let (disk, aborts, pongs) = (Arc::clone(&this.disk), Arc::clone(&this.aborts), Arc::clone(&this.pongs));
+        let goes_on = Arc::clone(&this.goes_on);
         let input = vec![0; 256 * 1024];
         let connection = Connection { socket, input, from: 0, to: 0, out: Vec::new(), stat_sn: 1, exp_cmd_sn: 1 };
-        std::thread::spawn(move || serve(connection, &disk, &aborts, &pongs));
+        std::thread::spawn(move || serve(connection, &disk, &aborts, &pongs, &goes_on));
         (this, client.into_raw_fd())
     }
 }
 
-fn serve(mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &AtomicU32) -> Option<()> {
+fn serve(
+    mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &AtomicU32, goes_on: &AtomicBool,
+) -> Option<()> {
     let mut pinged = None;
     loop {
         let (header, data) = c.pdu()?;
@@ -139,7 +149,9 @@ fn serve(mut c: Connection, disk: &Mutex<Vec<u8>>, aborts: &AtomicU32, pongs: &A
                         c.put([0x25, 0x81, 0, 0], tag, words, &vec![7; blocks * 512]);
                         let rest = c.out.split_off(c.out.len() - blocks * 256);
                         c.socket.write_all(&c.out).ok()?;
-                        std::thread::sleep(std::time::Duration::from_secs(7));
+                        while !goes_on.load(Ordering::SeqCst) {
+                            std::thread::sleep(std::time::Duration::from_millis(5));
+                        }
                         c.out = rest;
                         continue;
                     }
