@@ -79,6 +79,8 @@ class TargetDevice:
         """Bytes per second that each session is sent at the most; 0: no limit."""
         self.units: dict[int, LogicalUnit] = {}
         """Logical units by LUN."""
+        self.changing: set[int] = set()
+        """LUNs that are being added or taken away at the moment."""
         self.sessions: dict[SessionId, Any] = {}
         """Sessions in the full feature phase (`task_management.SessionView`) by the plane's number."""
 

@@ -8,7 +8,7 @@ import errno
 import logging
 import resource
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from blockwire import errors
@@ -225,7 +225,7 @@ class TargetServer:
     async def add_unit(self, target_name: str, config: LunConfig) -> LogicalUnit:
         """One more logical unit, visible at once in every session; the other units of a nexus report it (3F/0E).
 
-        ConfigurationError when the target is not served or has the LUN already.
+        ConfigurationError when the target is not served, or has the LUN already or is about to.
         """
         device = self._device(target_name)
         if config.lun in device.units:
@@ -233,20 +233,37 @@ class TargetServer:
                 f"{target_name} has a LUN {config.lun} already", evidence=config.store.describe(),
                 next="give another number", code="configuration.lun",
             )  # fmt: skip
-        unit = await open_unit(
-            device, config, self.plane, self.dispatch, host_id=self._host_id, revision=self._revision
-        )
-        self.dispatch.subscribe_store(unit.store, self._store_event)
-        self._luns_changed(device)
-        device.units[unit.lun] = unit
-        for session in self._sessions_of(device):
-            await session.map_unit(unit, SenseCode.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED)
+        with self._changing(device, config.lun):
+            unit = await open_unit(
+                device, config, self.plane, self.dispatch, host_id=self._host_id, revision=self._revision
+            )
+            self.dispatch.subscribe_store(unit.store, self._store_event)
+            self._luns_changed(device)
+            device.units[unit.lun] = unit
+            for session in self._sessions_of(device):
+                await session.map_unit(unit, SenseCode.POWER_ON_RESET_OR_BUS_DEVICE_RESET_OCCURRED)
         return unit
+
+    @contextlib.contextmanager
+    def _changing(self, device: TargetDevice, lun: int) -> Iterator[None]:
+        """The number is taken while the block runs: who wants to change the same one meanwhile is refused."""
+        if lun in device.changing:
+            raise errors.ConfigurationError(
+                f"LUN {lun} of {device.name} is being added or taken away at this moment",
+                evidence=f"LUNs {sorted(device.units)}", next="wait until that has ended, or give another number",
+                code="configuration.lun",
+            )  # fmt: skip
+        device.changing.add(lun)
+        try:
+            yield
+        finally:
+            device.changing.discard(lun)
 
     async def remove_unit(self, target_name: str, lun: int) -> None:
         """Takes a logical unit away: its commands end, its store is closed, the other units of a nexus report it.
 
-        ConfigurationError when there is none; an Error when its tasks do not end, then it stays.
+        ConfigurationError when there is none, or it is being taken away already; an Error when its tasks do not end,
+        then it stays.
         """
         device = self._device(target_name)
         unit = device.units.get(lun)
@@ -255,20 +272,21 @@ class TargetServer:
                 f"{target_name} has no LUN {lun}", evidence=f"LUNs {sorted(device.units)}", next="name one of these",
                 code="configuration.lun",
             )  # fmt: skip
-        async with TaskManagement(device, self.plane, self.dispatch).closed(unit):
-            scope = AbortScope(AbortKind.LOGICAL_UNIT, store=unit.store)
-            report: AbortReport = await self.dispatch.op(self.plane.abort(scope))
-            if not report.complete:
-                raise errors.ResourceError(
-                    f"LUN {lun} is busy: a store operation does not end", evidence=unit.config.store.describe(),
-                    next="try again when its store answers", code="target.busy",
-                )  # fmt: skip
-            del device.units[lun]
-            for session in self._sessions_of(device):
-                await session.unmap_unit(unit)
-        self._luns_changed(device)
-        self.dispatch.unsubscribe_store(unit.store)
-        await close_unit(unit, self.plane, self.dispatch)
+        with self._changing(device, lun):
+            async with TaskManagement(device, self.plane, self.dispatch).closed(unit):
+                scope = AbortScope(AbortKind.LOGICAL_UNIT, store=unit.store)
+                report: AbortReport = await self.dispatch.op(self.plane.abort(scope))
+                if not report.complete:
+                    raise errors.ResourceError(
+                        f"LUN {lun} is busy: a store operation does not end", evidence=unit.config.store.describe(),
+                        next="try again when its store answers", code="target.busy",
+                    )  # fmt: skip
+                del device.units[lun]
+                for session in self._sessions_of(device):
+                    await session.unmap_unit(unit)
+            self._luns_changed(device)
+            self.dispatch.unsubscribe_store(unit.store)
+            await close_unit(unit, self.plane, self.dispatch)
 
     def _luns_changed(self, device: TargetDevice) -> None:
         for unit in device.units.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -379,6 +380,41 @@ def test_logical_units_come_and_go_live(run: Run) -> None:
         assert answer.sense[12:14] == b"\x3f\x0e"
         with pytest.raises(errors.ConfigurationError, match="has no LUN 4"):
             await server.remove_unit(NAME, 4)
+
+    run(test)
+
+
+def test_of_two_changes_of_a_logical_unit_at_once_the_second_is_refused(run: Run) -> None:
+    async def test(bench: Bench) -> None:
+        from blockwire.config.model import LunConfig
+
+        _, session = await bench.log_in()
+        server = bench.server
+
+        def added(size: str) -> Coroutine[Any, Any, object]:
+            return server.add_unit(NAME, LunConfig.model_validate({"lun": 4, "store": f"ram:{size}"}))
+
+        first, second = await asyncio.gather(added("1M"), added("2M"), return_exceptions=True)
+        assert first is server.devices[NAME].units[4]
+        assert isinstance(second, errors.ConfigurationError)
+        assert second.code == "configuration.lun"
+        assert second.next
+        assert bench.plane.mappings[session, 4 << 48].blocks == 2048
+        assert len(bench.plane.stores) == 2, "nothing was opened for the second one"
+
+        changes = (server.remove_unit(NAME, 4), server.remove_unit(NAME, 4), added("2M"))
+        first, second, third = await asyncio.gather(*changes, return_exceptions=True)
+        assert first is None
+        assert isinstance(second, errors.ConfigurationError)
+        assert isinstance(third, errors.ConfigurationError)
+        assert len(bench.plane.stores) == 1
+        await added("2M")
+        assert bench.plane.mappings[session, 4 << 48].blocks == 4096
+
+        # An attempt that fails leaves the number free.
+        with pytest.raises(errors.Error):
+            await server.add_unit(NAME, LunConfig.model_validate({"lun": 5, "store": "file:missing.img"}))
+        await server.add_unit(NAME, LunConfig.model_validate({"lun": 5, "store": "ram:1M"}))
 
     run(test)
 
