@@ -208,7 +208,7 @@ class Negotiation:
             fault = f"{key.name} may not be used in the security stage"
         elif phase == "operational" and key.security:
             fault = f"{key.name} may only be used in the security stage"
-        elif key.use is Use.LO and not self.leading and not key.any_stage:
+        elif key.use is Use.LO and not (self.leading or key.any_stage or key.indifferent):
             fault = f"{key.name} may only be used on the leading connection"
         if fault is not None:
             raise NegotiationError(fault, key=key.name, evidence=f"RFC 7143 section {key.section}")

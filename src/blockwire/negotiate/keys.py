@@ -75,6 +75,8 @@ class Key:
     """May be declared more than once in a negotiation (6.3)."""
     later: bool = False
     """Defined after RFC 3720: NotUnderstood, or no answer, ends its negotiation without an error (6.2)."""
+    indifferent: bool = False
+    """Nothing may depend on whether it is there (13.26.2): where it has no place it is discarded, and no error."""
     max_length: int = values.MAX_SIMPLE_VALUE
 
     def parse(self, text: str) -> Value:
@@ -202,7 +204,7 @@ _ROWS: Final = (
         "iSCSIProtocolLevel", "13.24, RFC 7144 7.1.1", _F.MINIMUM, high=31, default=1, field="iscsi_protocol_level",
         discovery_irrelevant=True, later=True,
     ),
-    Key("X#NodeArchitecture", "13.26", _F.DECLARE, _U.IO, kind="text", later=True),
+    Key("X#NodeArchitecture", "13.26", _F.DECLARE, _U.LO, kind="text", later=True, indifferent=True),
     # Section 13.25: obsolete.
     Key("IFMarker", "13.25", _F.OBSOLETE, _U.IO, "CO", kind="text"),
     Key("OFMarker", "13.25", _F.OBSOLETE, _U.IO, "CO", kind="text"),

@@ -119,6 +119,15 @@ def test_leading_only_keys_on_a_further_connection() -> None:
         negotiation.receive([("MaxBurstLength", "512")], "operational")
 
 
+def test_the_architecture_of_a_node_makes_no_difference() -> None:
+    # 13.26: "Use: LO, Declarative"; 13.26.2: nothing "MUST … depend on the presence, absence, or content"
+    assert answers(target(), ("X#NodeArchitecture", "ExampleOS/v1234,CPU_Arch/i686")) == {}
+    further = Negotiation("target", Preferences.of("target"), leading=False)
+    assert answers(further, ("X#NodeArchitecture", "ExampleOS/v1234"), ("HeaderDigest", "None")) == {
+        "HeaderDigest": "None"
+    }
+
+
 def test_discovery() -> None:
     negotiation = target(ErrorRecoveryLevel="2")
     negotiation.receive([("SessionType", "Discovery")], "security")

@@ -28,6 +28,7 @@ SECTION_13 = {
     "SessionType": (U.LO, "I", "SW", "Normal", F.DECLARE, False),
     "TaskReporting": (U.LO, "IT", "SW", "RFC3720", F.FIRST, True),
     "iSCSIProtocolLevel": (U.LO, "IT", "SW", 1, F.MINIMUM, True),  # RFC 7144 section 7.1.1
+    "X#NodeArchitecture": (U.LO, "IT", "SW", None, F.DECLARE, False),
 }
 BOUNDS = {
     "MaxConnections": (1, 65535),
