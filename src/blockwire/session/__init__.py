@@ -9,7 +9,7 @@ from blockwire.session.connection_states import (
     CleanupState,
     ConnectionState,
 )
-from blockwire.session.identity import InitiatorPort, IsidAllocator, Nexus, TargetPort
+from blockwire.session.identity import IsidAllocator
 from blockwire.session.session_states import INITIATOR_SESSION, TARGET_SESSION, SessionState
 from blockwire.session.table import StateTable, Transition, UndefinedTransitionError
 
@@ -21,12 +21,9 @@ __all__ = [
     "TARGET_SESSION",
     "CleanupState",
     "ConnectionState",
-    "InitiatorPort",
     "IsidAllocator",
-    "Nexus",
     "SessionState",
     "StateTable",
-    "TargetPort",
     "Transition",
     "UndefinedTransitionError",
 ]

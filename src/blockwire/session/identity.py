@@ -1,51 +1,11 @@
-"""Who is at the ends of a session: SCSI ports, the I_T nexus, and ISIDs (RFC 7143 sections 4.4.2, 4.4.3, 10.1.1)."""
+"""ISIDs, the half of an initiator port's name that a session chooses (RFC 7143 sections 4.4.3, 10.1.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from blockwire.errors import ResourceError
-from blockwire.names import Isid, prepare_name
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class InitiatorPort:
-    """The SCSI initiator port: iSCSI name and ISID (4.4.2)."""
-
-    name: str
-    isid: Isid
-
-    def __str__(self) -> str:
-        return f"{self.name},i,{self.isid}"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class TargetPort:
-    """The SCSI target port: iSCSI name and target portal group tag (4.4.2)."""
-
-    name: str
-    portal_group_tag: int
-
-    def __str__(self) -> str:
-        return f"{self.name},t,0x{self.portal_group_tag:04x}"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Nexus:
-    """An I_T nexus, which is a session (4.4.2); equal for names that differ in case only."""
-
-    initiator: InitiatorPort
-    target: TargetPort
-
-    @property
-    def key(self) -> tuple[str, int, str, int]:
-        """What the ISID RULE compares: at most one session at a time has it (4.4.3)."""
-        return (
-            prepare_name(self.initiator.name),
-            self.initiator.isid.value,
-            prepare_name(self.target.name),
-            self.target.portal_group_tag,
-        )
+from blockwire.names import Isid
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
-"""Recovery by ErrorRecoveryLevel, as tables (RFC 7143 sections 7.1.4 and 7.1.5).
+"""What an initiator does about a command that does not end, with its timers, as one table; and how long it waits
+between attempts to open a session again (RFC 7143 sections 7.1.4.4 and 7.5).
 
-Each level has all classes of the lower ones. The ladder of level 0 is what an initiator does about a command that
-does not end; what is done about single PDUs at levels 1 and 2 belongs to the data plane.
+What is done about single PDUs at levels 1 and 2 belongs to the data plane.
 """
 
 from __future__ import annotations
@@ -10,68 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
-
-
-class RecoveryClass(Enum):
-    """The classes of 7.1.4."""
-
-    WITHIN_COMMAND = "7.1.4.1"
-    WITHIN_CONNECTION = "7.1.4.2"
-    CONNECTION = "7.1.4.3"
-    SESSION = "7.1.4.4"
-
-
-# 7.1.5: the error recovery hierarchy.
-CLASSES: Final[dict[int, frozenset[RecoveryClass]]] = {
-    0: frozenset({RecoveryClass.SESSION}),
-    1: frozenset({RecoveryClass.SESSION, RecoveryClass.WITHIN_COMMAND, RecoveryClass.WITHIN_CONNECTION}),
-    2: frozenset(RecoveryClass),
-}
-
-
-class Fault(Enum):
-    """What can go wrong."""
-
-    HEADER_DIGEST = "header digest error"
-    DATA_DIGEST_IN = "data digest error in a Data-In or a response"
-    DATA_DIGEST_OUT = "data digest error in a Data-Out or immediate data"
-    SEQUENCE_GAP = "a gap in DataSN, R2TSN or StatSN"
-    CONNECTION_LOST = "the transport connection failed"
-    PROTOCOL = "a protocol error"
-
-
-class Remedy(Enum):
-    """What is done about it."""
-
-    RESEND_BY_SNACK = "ask for the missing PDUs by SNACK"
-    RECOVERY_R2T = "the target asks for the data again by R2T, or ends the command with sense"
-    DROP_CONNECTION = "drop the connection and recover it"
-    REASSIGN = "log the connection out for recovery and reassign its tasks"
-    REOPEN_SESSION = "open the session again; its tasks are sent anew or failed"
-
-
-# (fault, level) -> remedy, with the section that asks for it or allows it.
-REMEDIES: Final[dict[tuple[Fault, int], tuple[Remedy, str]]] = {
-    # There are no markers to find the next header by, so the connection goes at every level.
-    (Fault.HEADER_DIGEST, 0): (Remedy.REOPEN_SESSION, "7.8"),
-    (Fault.HEADER_DIGEST, 1): (Remedy.DROP_CONNECTION, "7.8"),
-    (Fault.HEADER_DIGEST, 2): (Remedy.DROP_CONNECTION, "7.8"),
-    (Fault.DATA_DIGEST_IN, 0): (Remedy.REOPEN_SESSION, "7.8"),
-    (Fault.DATA_DIGEST_IN, 1): (Remedy.RESEND_BY_SNACK, "7.8"),
-    (Fault.DATA_DIGEST_IN, 2): (Remedy.RESEND_BY_SNACK, "7.8"),
-    (Fault.DATA_DIGEST_OUT, 0): (Remedy.RECOVERY_R2T, "7.8"),
-    (Fault.DATA_DIGEST_OUT, 1): (Remedy.RECOVERY_R2T, "7.8"),
-    (Fault.DATA_DIGEST_OUT, 2): (Remedy.RECOVERY_R2T, "7.8"),
-    (Fault.SEQUENCE_GAP, 0): (Remedy.REOPEN_SESSION, "7.9"),
-    (Fault.SEQUENCE_GAP, 1): (Remedy.RESEND_BY_SNACK, "7.9"),
-    (Fault.SEQUENCE_GAP, 2): (Remedy.RESEND_BY_SNACK, "7.9"),
-    (Fault.CONNECTION_LOST, 0): (Remedy.REOPEN_SESSION, "7.14"),
-    (Fault.CONNECTION_LOST, 1): (Remedy.REOPEN_SESSION, "7.14"),
-    (Fault.CONNECTION_LOST, 2): (Remedy.REASSIGN, "7.14"),
-    (Fault.PROTOCOL, 0): (Remedy.REOPEN_SESSION, "7.13"),
-    (Fault.PROTOCOL, 1): (Remedy.REOPEN_SESSION, "7.13"),
-    (Fault.PROTOCOL, 2): (Remedy.REOPEN_SESSION, "7.13"),
-}
 
 
 class Rung(Enum):
@@ -124,11 +62,3 @@ class Backoff:
     def pause(self, attempt: int, time2wait: float = 0.0) -> float:
         """Seconds before attempt number ``attempt`` (from 0); never less than Time2Wait (7.5)."""
         return max(time2wait, min(self.longest, self.first * self.factor ** min(attempt, 32)))
-
-
-def next_rung(rung: Rung | None) -> LadderStep:
-    """The step after ``rung``; the first one for ``None``, the last one stays."""
-    if rung is None:
-        return LADDER[0]
-    position = next(index for index, step in enumerate(LADDER) if step.rung is rung)
-    return LADDER[min(position + 1, len(LADDER) - 1)]
