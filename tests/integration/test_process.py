@@ -81,12 +81,13 @@ def test_an_interrupted_call_leaves_a_session_that_works(blockwire_target_factor
         assert lun.session.reopened == 0
 
 
-@pytest.mark.slow
 def test_a_call_that_takes_too_long_is_aborted(blockwire_target_factory) -> None:
     target = blockwire_target_factory("ram:4M", filters=[f"delay:read={NEVER}"])
-    with blockwire.open(target.url, timeout=4.0) as lun:
+    with blockwire.open(target.url, timers=PATIENT) as lun:
+        lun._timeout = 0.5  # of requests, from now on
         with pytest.raises(errors.TimedOutError):
             lun.pread(4096, 0)
+        lun._timeout = PATIENCE
         assert lun.pwrite(b"x" * 512, 0) == 512
 
 

@@ -27,8 +27,17 @@ TIMERS = Timers(
     timeout=600.0, replacement_timeout=600.0, keep_alive_interval=0.5, keep_alive_timeout=0.5, reopen_first=0.02,
     reopen_longest=0.5, logout=0.5,
 )  # fmt: skip
+CALM = replace(TIMERS, keep_alive_interval=0.0)
 KEYS = {"DefaultTime2Wait": "0"}
 SIZE = 16 << 20
+
+
+def be_impatient(lun: blockwire.Lun, timeout: float) -> None:
+    """Requests are late after `timeout` from now on, and each rung of the ladder has half a second. Logins keep the
+    patience that they had."""
+    ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
+    lun.session.core.timers = replace(lun.session.core.timers, timeout=timeout, ladder=ladder)
+    lun._timeout = timeout
 
 
 def url(proxy: FaultProxy, target: blockwire.Target) -> str:
@@ -65,7 +74,7 @@ def test_load_stalls_no_longer_than_the_keep_alive_and_the_login_take() -> None:
 
 @pytest.mark.slow
 def test_load_fails_with_a_clear_error_when_the_target_stays_away() -> None:
-    timers = Timers(timeout=1.0, replacement_timeout=1.5, keep_alive_interval=0.3, keep_alive_timeout=0.3, logout=0.2)
+    timers = replace(TIMERS, replacement_timeout=1.5)
     with (
         blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
         FaultProxy(target.portals[0]) as proxy,
@@ -92,7 +101,7 @@ def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
         disk, size=SIZE, keys=KEYS, portals=[portal], target_name="iqn.2025-01.org.blockwire:restarted"
     )
     name = target.url
-    with blockwire.open(name, timers=replace(TIMERS, keep_alive_interval=0.0), keys=KEYS) as lun:
+    with blockwire.open(name, timers=CALM, keys=KEYS) as lun:
         isid = lun.session.core.isid
         lun.pwrite(b"before" + bytes(506), 0)
         target.close()
@@ -126,16 +135,13 @@ def test_a_target_that_is_restarted_is_found_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
     """What flies when the line goes silent, without keep-alive: the queue's own watch finds it. Nothing else does."""
-    ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
-    timers = Timers(
-        timeout=1.0, replacement_timeout=600.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
-    )
     with (
         blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
         FaultProxy(target.portals[0]) as proxy,
-        blockwire.open(url(proxy, target), timers=timers, keys=KEYS) as lun,
+        blockwire.open(url(proxy, target), timers=CALM, keys=KEYS) as lun,
     ):
         lun.pwrite(b"\x77" * 4096, 0)
+        be_impatient(lun, 1.0)
         proxy.connections[0].stall()
         with lun.queue(depth=8) as queue:
             for _ in range(8):
@@ -152,16 +158,13 @@ def test_a_queue_whose_requests_stall_does_not_wait_for_ever() -> None:
 @pytest.mark.slow
 def test_a_call_on_a_silent_line_climbs_the_ladder() -> None:
     """The blocking calls wait on their own thread; what the plane gives up goes on where the policy is."""
-    ladder = ladder_with({Rung.ABORT_TASK: 0.5, Rung.LOGICAL_UNIT_RESET: 0.5, Rung.TARGET_RESET: 0.5})
-    timers = Timers(
-        timeout=0.5, replacement_timeout=600.0, keep_alive_interval=0.0, reopen_first=0.02, ladder=ladder, logout=0.3
-    )
     with (
         blockwire.Target(f"ram:{SIZE}", keys=KEYS) as target,
         FaultProxy(target.portals[0]) as proxy,
-        blockwire.open(url(proxy, target), timers=timers, keys=KEYS) as lun,
+        blockwire.open(url(proxy, target), timers=CALM, keys=KEYS) as lun,
     ):
         lun.pwrite(b"\x78" * 4096, 0)
+        be_impatient(lun, 0.5)
         proxy.connections[0].stall()
         assert lun.pread(4096, 0) == b"\x78" * 4096
         climbed = lun.session.core.ladder.climbed
