@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use blockwire_store::filters::{delay, stack};
-use blockwire_store::{CompletionSink, ErrorKind, Op, Outcome, Submitted, block_on, open, read, write};
+use blockwire_store::{CompletionSink, ErrorKind, Op, OpenOptions, Outcome, Submitted, block_on, open, read, write};
 use support::{Directory, SIZE, filter, map, ram, ram_with, sized};
 
 const EIO: (ErrorKind, i32) = (ErrorKind::Medium, libc::EIO);
@@ -164,4 +164,17 @@ fn delay_by_hand_releases_in_order_and_can_be_cancelled() {
     assert_eq!(tokens(), [0, 2]);
     drop(store);
     assert_eq!(tokens(), [0, 2, 3, 4], "closing ends what was held");
+}
+
+/// Whoever closes a disk may open it again at once: no thread of a filter keeps it open.
+#[test]
+fn delay_lets_go_of_its_store_when_it_is_closed() {
+    let directory = Directory::new();
+    let path = directory.file("disk");
+    for round in 0..300 {
+        let options = if round == 0 { sized(SIZE) } else { OpenOptions::default() };
+        let slow = [filter("delay", &[("write", "50us")])];
+        let store = open("file", &path, &options, &map(&[]), &slow).unwrap_or_else(|e| panic!("round {round}: {e}"));
+        write(&*store, 0, &[1; 4096], false).unwrap();
+    }
 }

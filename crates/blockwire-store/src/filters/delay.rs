@@ -7,6 +7,7 @@
 use std::cmp::{Ordering as Order, Reverse};
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
@@ -62,7 +63,7 @@ impl Ord for Held {
 struct State {
     held: BinaryHeap<Reverse<Held>>,
     next: u64,
-    has_thread: bool,
+    thread: Option<JoinHandle<()>>,
     closed: bool,
 }
 
@@ -161,13 +162,13 @@ impl Delay {
         let due = if self.times.is_some() { Instant::now() + time } else { *EPOCH };
         let number = state.next;
         state.held.push(Reverse(Held { due, number, op, token, sink: sink.clone() }));
-        if self.times.is_some() && !state.has_thread {
+        if self.times.is_some() && state.thread.is_none() {
             let shared = self.shared.clone();
             let name = "blockwire-delay".to_string();
             // Without a thread nothing would ever end; failing here is no worse than failing to start a pool.
             let started = std::thread::Builder::new().name(name).stack_size(256 * 1024).spawn(move || shared.run());
-            state.has_thread = started.is_ok();
-            if !state.has_thread {
+            state.thread = started.ok();
+            if state.thread.is_none() {
                 drop(state);
                 DelayHandle { shared: self.shared.clone() }.release(usize::MAX);
                 return;
@@ -182,11 +183,19 @@ static EPOCH: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::n
 
 impl Drop for Delay {
     fn drop(&mut self) {
-        self.shared.locked().closed = true;
+        let mut state = self.shared.locked();
+        state.closed = true;
+        let thread = state.thread.take();
+        drop(state);
         self.shared.changed.notify_one();
         if self.times.is_none() {
             // Nobody else would end what is still held.
             DelayHandle { shared: self.shared.clone() }.release(usize::MAX);
+        }
+        // The thread has the store behind this filter open. It passes on at once what is held, and ends; who closes a
+        // disk may open it again right afterwards.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
         }
     }
 }
