@@ -114,12 +114,12 @@ impl Context<'_> {
                     return Pulled::Waiting;
                 };
                 self.shared.counters.bytes_sent_by_copy += u64::from(len);
+                prefetch(base.0, (len as usize).min(AHEAD));
                 PieceMemory::Reserved { base, extent }
             } else {
                 self.shared.counters.bytes_sent_from_store += u64::from(len);
                 PieceMemory::Direct(base)
             };
-            prefetch(base.0, (len as usize).min(AHEAD));
             self.session.work[slot.0 as usize].pieces.push(Piece { offset: from, len, memory });
             self.register_direct(slot, start, offset + u64::from(len));
             self.retained(slot, len);
