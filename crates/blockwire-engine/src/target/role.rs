@@ -14,12 +14,17 @@ use crate::trace::{TraceEntry, TraceRing};
 use crate::transmit::{BATCH_BYTES, Resolve, Sent, TransmitContext, transmit};
 use crate::transport::Transport;
 
+/// Bytes that the first send call of a turn waits for. A whole batch would let both ends take turns at a depth of about one.
+const FIRST_BATCH_BYTES: usize = BATCH_BYTES / 2;
+
 /// What it takes to send while receiving goes on.
 pub(super) struct Outlet<'a> {
     pub(super) transport: &'a Transport,
     pub(super) conn: ConnIndex,
     /// The transport takes no more for now.
     pub(super) blocked: bool,
+    /// Something was sent in this turn.
+    pub(super) begun: bool,
 }
 
 /// A PDU that left, as far as its task is concerned.
@@ -103,7 +108,9 @@ impl Role for Context<'_> {
             self.offered = None;
         }
         // both ends work at the same time: what is ready leaves while the rest of the input is looked at
-        if self.session.proto.send_queue(conn).unsent_bytes() >= BATCH_BYTES {
+        let mark =
+            if self.outlet.as_ref().is_some_and(|outlet| outlet.begun) { BATCH_BYTES } else { FIRST_BATCH_BYTES };
+        if self.session.proto.send_queue(conn).unsent_bytes() >= mark {
             self.send_batch(conn);
         }
         Ok(())
@@ -120,6 +127,7 @@ impl Context<'_> {
         let sent = self.send(conn, transport, BATCH_BYTES);
         if let Some(outlet) = &mut self.outlet {
             // a failure shows again at the end of the turn
+            outlet.begun = true;
             outlet.blocked = matches!(sent, Some(Sent::Full | Sent::Failed(_)));
         }
     }

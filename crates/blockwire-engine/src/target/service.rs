@@ -111,7 +111,7 @@ impl TargetSide {
             trace: &mut core.trace,
             scratch: &mut core.scratch,
             send_scratch: &mut self.send_scratch,
-            outlet: Some(Outlet { transport, conn, blocked: *blocked }),
+            outlet: Some(Outlet { transport, conn, blocked: *blocked, begun: false }),
             session: &mut session,
             shared: &mut self.shared,
             arena: &mut core.arena,
