@@ -14,7 +14,9 @@ use crate::trace::{TraceEntry, TraceRing};
 use crate::transmit::{BATCH_BYTES, Resolve, Sent, TransmitContext, transmit};
 use crate::transport::Transport;
 
-/// Bytes that the first send call of a turn waits for. A whole batch would let both ends take turns at a depth of about one.
+/// What the first send call of a turn waits for: as many PDUs and bytes. With a whole batch both ends would take turns at depths of
+/// about one. A few large PDUs gain nothing: of them the first is on its way before the second is asked for.
+const FIRST_BATCH_PDUS: usize = 16;
 const FIRST_BATCH_BYTES: usize = BATCH_BYTES / 2;
 
 /// What it takes to send while receiving goes on.
@@ -108,9 +110,10 @@ impl Role for Context<'_> {
             self.offered = None;
         }
         // both ends work at the same time: what is ready leaves while the rest of the input is looked at
-        let mark =
-            if self.outlet.as_ref().is_some_and(|outlet| outlet.begun) { BATCH_BYTES } else { FIRST_BATCH_BYTES };
-        if self.session.proto.send_queue(conn).unsent_bytes() >= mark {
+        let begun = self.outlet.as_ref().is_some_and(|outlet| outlet.begun);
+        let queue = self.session.proto.send_queue(conn);
+        let mark = if begun || queue.len() < FIRST_BATCH_PDUS { BATCH_BYTES } else { FIRST_BATCH_BYTES };
+        if queue.unsent_bytes() >= mark {
             self.send_batch(conn);
         }
         Ok(())
