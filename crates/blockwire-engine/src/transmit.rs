@@ -14,10 +14,19 @@ use crate::transport::Transport;
 const PARTS: usize = 65;
 /// Bytes of one send call: output leaves at this mark so that both ends overlap.
 pub const BATCH_BYTES: usize = 128 * 1024;
+/// PDUs that are worth a send call however many are in flight.
+const BATCH_PDUS: usize = 32;
 /// Headers, digests, padding and short payloads are laid side by side here.
 const SCRATCH: usize = 16 * 1024;
 /// Payloads up to this length are laid beside the headers instead of taking a part of their own.
 const INLINE: usize = 256;
+
+/// How many PDUs leave together when `in_flight` requests keep both ends busy: a quarter. All at once would have each end wait
+/// for the other in turn; one by one costs a call each.
+#[inline]
+pub fn batch_of(in_flight: usize) -> usize {
+    (in_flight / 4).clamp(1, BATCH_PDUS)
+}
 
 /// Finds the memory of payload.
 pub trait Resolve {

@@ -191,6 +191,29 @@ fn a_queue_of_many() {
 }
 
 #[test]
+fn requests_leave_by_quarters_of_what_is_in_flight() {
+    let rig = rig();
+    let queue = rig.plane.open_queue(rig.session).unwrap();
+    let mut buffers = vec![vec![0; 512]; 128];
+    let (sent, ..) = count(&rig);
+    let mut calls = Vec::new();
+    for (token, buffer) in (1..).zip(&mut buffers) {
+        let io = BlockRequest { kind: IoKind::Read, lba: 0, blocks: 1, block_size: 512, fua: false };
+        // SAFETY: the buffers live until all completions are taken below.
+        let memory = unsafe { Memory::new(buffer.as_mut_ptr(), 512) };
+        rig.plane.submit_io(rig.session, token, queue, 0, &io, memory).unwrap();
+        calls.push(count(&rig).0 - sent);
+    }
+    assert_eq!(calls[..7], [1, 2, 3, 4, 5, 6, 7], "few leave one by one, and before anybody waits");
+    assert!((8..30).contains(&calls[127]), "{} send calls for 128 requests", calls[127]);
+    let mut done = Vec::new();
+    while done.len() < 128 {
+        rig.plane.wait(queue, 1, None, &mut never(), &mut done).unwrap();
+    }
+    assert!(done.iter().all(is_good));
+}
+
+#[test]
 fn completions_as_events_need_no_thread() {
     let rig = rig();
     let mut buffer = vec![1; 4096];

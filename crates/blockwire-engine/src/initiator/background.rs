@@ -269,6 +269,7 @@ impl Background {
 
 /// Takes in what a connection has, on the worker's thread and under the lock.
 fn take(state: &mut State, core: &mut Core, conn: ConnIndex) {
+    state.note_in_flight();
     let Some(Some(link)) = state.links.get_mut(conn) else { return };
     if link.reading {
         return;

@@ -18,9 +18,6 @@ use crate::events::{Failure, TaskDone, Token};
 /// Called at least every 100 ms while a call waits; true ends the wait (a signal came).
 pub type Check<'a> = &'a mut dyn FnMut() -> bool;
 
-/// Requests of a queue leave when this many PDUs or bytes wait, or when somebody waits for them.
-const BATCH_PDUS: usize = 16;
-const BATCH_BYTES: usize = 64 * 1024;
 /// How long a call waits for the end of a task that it aborted.
 const GRACE: Nanos = 5_000_000_000;
 
@@ -151,12 +148,11 @@ impl InitiatorSession {
         }
     }
 
-    /// What follows a submission: nothing when somebody will wait for it, else it leaves.
+    /// What follows a submission: nothing when a batch of them is to come or somebody will wait for it, else it leaves.
     fn send_soon(&self, state: &mut State, queue: u32) {
         if queue != PLANE {
             self.enter(state);
-            let (bytes, pdus) = state.unsent();
-            if bytes < BATCH_BYTES && pdus < BATCH_PDUS && !self.stepped {
+            if !state.has_batch() && !self.stepped {
                 return;
             }
         }

@@ -138,6 +138,7 @@ impl InitiatorSession {
     /// Takes in what one connection has. With `wait` the first call waits, without the lock.
     fn receive_from<'a>(&'a self, mut state: Guard<'a>, conn: ConnIndex, wait: bool) -> Guard<'a> {
         let mut buffer = state.buffer.take().unwrap_or_else(|| vec![0; RECEIVE_BUFFER].into_boxed_slice());
+        state.note_in_flight();
         let mut wait = wait;
         let mut missed = false;
         let mut now = self.clock.now();

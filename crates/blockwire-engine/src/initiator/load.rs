@@ -401,6 +401,9 @@ fn issue(state: &mut Guard<'_>, run: &mut Run<'_>, now: Nanos, most: u32) {
             run.lost = true;
             return;
         }
+        if state.has_batch() {
+            state.flush(now); // what is left is sent by the caller
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::mailbox::Mailbox;
 use crate::receive::{ReceiveState, feed};
 use crate::sys::socket;
 use crate::trace::{TraceEntry, TraceRing};
-use crate::transmit::{BATCH_BYTES, Scratch, Sent, TransmitContext, transmit};
+use crate::transmit::{BATCH_BYTES, Scratch, Sent, TransmitContext, batch_of, transmit};
 use crate::transport::Transport;
 
 /// A blocking `recv` comes back after this long, so that Python can run its signal handlers.
@@ -90,6 +90,8 @@ pub(super) struct State {
     pub foreground: bool,
     /// Counts calls, so that the worker sees whether anybody was here.
     pub uses: u64,
+    /// Requests that were in flight when somebody waited, the most of late.
+    in_flight: usize,
     pub poll: PollMemory,
     /// The receive buffer; whoever has the baton takes it.
     pub buffer: Option<Box<[u8]>>,
@@ -154,6 +156,7 @@ impl InitiatorSession {
             parked: 0,
             foreground: false,
             uses: 0,
+            in_flight: 0,
             poll: PollMemory::default(),
             buffer: None,
             closed: false,
@@ -519,8 +522,21 @@ impl State {
         self.side.news = true;
     }
 
+    /// Enough waits to be sent that the target should begin with it.
+    pub fn has_batch(&mut self) -> bool {
+        let in_flight = self.side.proto.unfinished().max(self.in_flight);
+        let (bytes, pdus) = self.unsent();
+        bytes >= BATCH_BYTES || pdus >= batch_of(in_flight)
+    }
+
+    /// Before input is taken in: what is in flight now is what callers keep in flight, also while they make the next requests.
+    pub fn note_in_flight(&mut self) {
+        let before = self.in_flight - self.in_flight / 8;
+        self.in_flight = self.side.proto.unfinished().max(before);
+    }
+
     /// Bytes and PDUs that wait to be sent.
-    pub fn unsent(&mut self) -> (usize, usize) {
+    fn unsent(&mut self) -> (usize, usize) {
         let mut total = (0, 0);
         for conn in 0..self.links.len() {
             if self.links[conn].is_some() {

@@ -1,6 +1,6 @@
 //! A session as the receive loop and the send path need it.
 
-use blockwire_proto::target::TargetSession;
+use blockwire_proto::target::{Connection, TargetSession};
 use blockwire_proto::{ConnIndex, Direction, Endpoint, Fatal, Payload, Slot};
 
 use super::context::Context;
@@ -11,13 +11,8 @@ use crate::clock::Nanos;
 use crate::receive::Role;
 use crate::sys::socket::Part;
 use crate::trace::{TraceEntry, TraceRing};
-use crate::transmit::{BATCH_BYTES, Resolve, Sent, TransmitContext, transmit};
+use crate::transmit::{BATCH_BYTES, Resolve, Sent, TransmitContext, batch_of, transmit};
 use crate::transport::Transport;
-
-/// What the first send call of a turn waits for: as many PDUs and bytes. With a whole batch both ends would take turns at depths of
-/// about one. A few large PDUs gain nothing: of them the first is on its way before the second is asked for.
-const FIRST_BATCH_PDUS: usize = 16;
-const FIRST_BATCH_BYTES: usize = BATCH_BYTES / 2;
 
 /// What it takes to send while receiving goes on.
 pub(super) struct Outlet<'a> {
@@ -25,8 +20,8 @@ pub(super) struct Outlet<'a> {
     pub(super) conn: ConnIndex,
     /// The transport takes no more for now.
     pub(super) blocked: bool,
-    /// Something was sent in this turn.
-    pub(super) begun: bool,
+    /// No other connection of this worker waits to be served.
+    pub(super) alone: bool,
 }
 
 /// A PDU that left, as far as its task is concerned.
@@ -110,10 +105,7 @@ impl Role for Context<'_> {
             self.offered = None;
         }
         // both ends work at the same time: what is ready leaves while the rest of the input is looked at
-        let begun = self.outlet.as_ref().is_some_and(|outlet| outlet.begun);
-        let queue = self.session.proto.send_queue(conn);
-        let mark = if begun || queue.len() < FIRST_BATCH_PDUS { BATCH_BYTES } else { FIRST_BATCH_BYTES };
-        if queue.unsent_bytes() >= mark {
+        if self.session.proto.send_queue(conn).unsent_bytes() >= BATCH_BYTES || self.has_batch(conn) {
             self.send_batch(conn);
         }
         Ok(())
@@ -121,6 +113,27 @@ impl Role for Context<'_> {
 }
 
 impl Context<'_> {
+    /// Answers for a batch wait. Not when other connections do too: what overlaps then is the work for them.
+    #[inline]
+    fn has_batch(&self, conn: ConnIndex) -> bool {
+        let alone = self.outlet.as_ref().is_some_and(|outlet| outlet.alone);
+        let (unsent, unacknowledged) = self.answers(conn);
+        alone && unsent as usize >= batch_of(unacknowledged.max(self.session.ports[conn].in_flight) as usize)
+    }
+
+    /// After input was taken in: answers that the initiator did not know of when it made its last request belong to requests that
+    /// it had in flight then.
+    pub(super) fn note_in_flight(&mut self, conn: ConnIndex) {
+        let (_, unacknowledged) = self.answers(conn);
+        let port = &mut self.session.ports[conn];
+        port.in_flight = unacknowledged.max(port.in_flight - port.in_flight / 8);
+    }
+
+    #[inline]
+    fn answers(&self, conn: ConnIndex) -> (u32, u32) {
+        self.session.proto.connection(conn).map_or((0, 0), Connection::answers)
+    }
+
     fn send_batch(&mut self, conn: ConnIndex) {
         let Some(outlet) = &mut self.outlet else { return };
         if outlet.conn != conn || outlet.blocked {
@@ -130,7 +143,6 @@ impl Context<'_> {
         let sent = self.send(conn, transport, BATCH_BYTES);
         if let Some(outlet) = &mut self.outlet {
             // a failure shows again at the end of the turn
-            outlet.begun = true;
             outlet.blocked = matches!(sent, Some(Sent::Full | Sent::Failed(_)));
         }
     }

@@ -111,7 +111,7 @@ impl TargetSide {
             trace: &mut core.trace,
             scratch: &mut core.scratch,
             send_scratch: &mut self.send_scratch,
-            outlet: Some(Outlet { transport, conn, blocked: *blocked, begun: false }),
+            outlet: Some(Outlet { transport, conn, blocked: *blocked, alone: self.shared.ready.is_empty() }),
             session: &mut session,
             shared: &mut self.shared,
             arena: &mut core.arena,
@@ -141,6 +141,7 @@ impl TargetSide {
                 Received::Fatal(fatal) => ended = Some(Ended::Fatal(fatal)),
             }
             cx.drain_events();
+            cx.note_in_flight(conn);
         }
         *blocked = cx.outlet.as_ref().is_some_and(|o| o.blocked);
         if ended.is_none() || matches!(ended, Some(Ended::Fatal(_))) {

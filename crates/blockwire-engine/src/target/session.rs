@@ -99,6 +99,8 @@ pub(super) struct Port {
     pub(super) data_digest: bool,
     /// When it last sent while there was a rate; who waits longest comes first.
     pub(super) sent_at: Nanos,
+    /// About how many requests the initiator keeps in flight here: the most of late.
+    pub(super) in_flight: u32,
 }
 
 /// One session.

@@ -110,6 +110,13 @@ impl Connection {
         self.acknowledged
     }
 
+    /// Answers that have not left, and those that the peer has not acknowledged, the former included.
+    #[inline]
+    #[must_use]
+    pub fn answers(&self) -> (u32, u32) {
+        (self.stat_sn.wrapping_sub(self.sent_stat_sn), self.stat_sn.wrapping_sub(self.acknowledged))
+    }
+
     /// Takes the ExpStatSN of a request (4.2.2.2); true when it moved. A number that was never sent is not believed: what
     /// it would release is still named by queued PDUs.
     #[inline]

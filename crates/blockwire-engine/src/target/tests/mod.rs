@@ -1,5 +1,6 @@
 //! A byte-level initiator, typed by hand, against a stepped worker over memory transports.
 
+mod batches;
 mod bidirectional;
 mod breakdown;
 mod commands;
