@@ -26,6 +26,7 @@ mod control;
 mod data_in;
 mod data_out;
 mod dispatch;
+mod distribution;
 mod fast_abort;
 mod late_data;
 mod logout;
@@ -42,7 +43,8 @@ mod task;
 #[cfg(test)]
 mod tests;
 
+pub use distribution::Distribution;
 pub use reassign::TaskLook;
 pub use recovery::RecoveryCounters;
-pub use session::{Command, Distribution, Event, InitiatorSession, SubmitError};
+pub use session::{Command, Event, InitiatorSession, SubmitError};
 pub use task::Outcome;

@@ -7,6 +7,7 @@ use blockwire_wire::{Bhs, Opcode, serial};
 
 use super::connection::Connection;
 use super::data_out::Burst;
+use super::distribution::Spread;
 use super::recovery::{DEFAULT_TIMEOUT, RecoveryCounters};
 use super::task::{Kind, Outcome, Purpose, State, Task, TaskTable};
 use crate::params::{ConnIndex, SessionParams};
@@ -86,26 +87,9 @@ pub struct InitiatorSession {
     pub(super) any_missed: bool,
     /// Connections with a command retry that no numbered request follows yet (`retry_cover`).
     pub(super) uncovered: Vec<ConnIndex>,
-    distribution: Distribution,
-    turn: usize,
-    /// All connections end in this machine.
-    one_machine: bool,
+    pub(super) spread: Spread,
 }
 
-/// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Distribution {
-    /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
-    /// by an even share of the session's requests. A few are spread one by one; of many, long runs go into one system call and
-    /// wake the target once, as with a single connection. With an even share none runs dry while another has its turn, so that
-    /// connections over several links add up; within one machine it is half of the requests.
-    #[default]
-    LeastQueued,
-    RoundRobin,
-}
-
-/// Up to this many requests are spread over the connections one by one.
-const FEW: usize = 5;
 /// Room for this many PDUs in a send queue before it grows.
 pub(super) const QUEUE_ROOM: usize = 256;
 /// Longest CDB: AHSLength has 16 bits, SCSI's variable-length CDBs end at 260 bytes (SPC-4 4.2.3).
@@ -135,9 +119,7 @@ impl InitiatorSession {
             gone: Vec::new(),
             any_missed: false,
             uncovered: Vec::new(),
-            distribution: Distribution::default(),
-            turn: 0,
-            one_machine: false,
+            spread: Spread::default(),
         }
     }
 
@@ -145,16 +127,6 @@ impl InitiatorSession {
     #[must_use]
     pub fn numbers(&self) -> (u32, u32, u32) {
         (self.cmd_sn, self.exp_cmd_sn, self.max_cmd_sn)
-    }
-
-    /// Whether both ends are on one machine: then there are no links that add up, and longer runs cost both ends less.
-    pub fn set_one_machine(&mut self, on: bool) {
-        self.one_machine = on;
-    }
-
-    /// How commands are spread over the connections from now on.
-    pub fn set_distribution(&mut self, distribution: Distribution) {
-        self.distribution = distribution;
     }
 
     /// Nanoseconds that a lost PDU is waited for before it is asked for (again); 5 s unless told.
@@ -291,32 +263,6 @@ impl InitiatorSession {
                 Some(Some(c)) if !c.logging_out => Ok(()),
                 _ => Err(SubmitError::NoConnection),
             },
-        }
-    }
-
-    /// The connection for a command that names none, among those that still take commands.
-    pub(super) fn pick_connection(&mut self) -> Option<ConnIndex> {
-        let open = self.connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
-        let mut open = open.filter(|(_, c)| !c.logging_out);
-        match self.distribution {
-            Distribution::LeastQueued => {
-                let shares = if self.one_machine { 2 } else { open.clone().count() as u32 };
-                let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
-                let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / shares } else { 0 };
-                let last = self.connections.get(self.turn).and_then(Option::as_ref);
-                if last.is_none_or(|c| c.logging_out || c.tasks >= fewest + more) {
-                    self.turn = least;
-                }
-                Some(self.turn)
-            }
-            Distribution::RoundRobin => {
-                let first = open.next()?.0;
-                let next =
-                    if first >= self.turn { Some(first) } else { open.map(|(i, _)| i).find(|i| *i >= self.turn) };
-                let at = next.unwrap_or(first);
-                self.turn = at + 1;
-                Some(at)
-            }
         }
     }
 

@@ -75,11 +75,28 @@ fn within_one_machine_runs_are_longer() {
         rig.session.add_connection(connection(cid, 1024), SECOND, 0);
     }
     rig.session.set_one_machine(true);
-    for _ in 0..12 {
+    // one request at a time: the connections take turns of 64
+    let (mut turns, mut exp) = (Vec::new(), 0x10);
+    let mut stat_sn = [STAT_SN, SECOND, SECOND, SECOND];
+    for _ in 0..5 * 64 {
         rig.command(&[0; 6], 0, 0);
+        exp += 1;
+        let conn = (0..4).find(|conn| rig.session.tasks_on(*conn) == 1).expect("it is somewhere");
+        let done = tag(&rig.sent(conn), 0);
+        let good = pdu(0x21, 0x80, [0, 0], done, [0, stat_sn[conn], exp, exp + 0x40, 0, 0, 0], &[]);
+        rig.deliver(conn, &good).unwrap();
+        stat_sn[conn] += 1;
+        rig.ended();
+        turns.push(conn);
     }
-    // five one by one, then runs until half of all ahead
-    assert_eq!([0, 1, 2, 3].map(|conn| rig.session.tasks_on(conn)), [5, 5, 1, 1]);
+    let runs: Vec<(usize, usize)> = turns.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
+    assert_eq!(runs, [(1, 64), (2, 64), (3, 64), (0, 64), (1, 64)]);
+    // a connection that is lost has its turn no more
+    rig.command(&[0; 6], 0, 0);
+    assert_eq!(rig.session.tasks_on(2), 1);
+    rig.session.lose_connection(2, false);
+    rig.command(&[0; 6], 0, 0);
+    assert_eq!(rig.session.tasks_on(3), 1);
 }
 
 #[test]

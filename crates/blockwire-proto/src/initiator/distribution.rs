@@ -1,0 +1,83 @@
+//! Which connection of several gets a command (RFC 7143 4.2.2).
+
+use super::InitiatorSession;
+use crate::ConnIndex;
+
+/// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Distribution {
+    /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
+    /// by an even share of the session's requests. A few are spread one by one; of many, runs go into one system call and
+    /// wake the target once, as with a single connection. With an even share none runs dry while another has its turn, so that
+    /// connections over several links add up. Within one machine there are no links: a run is many times what is in flight
+    /// then, so that each batch is as long as with a single connection.
+    #[default]
+    LeastQueued,
+    RoundRobin,
+}
+
+/// Up to this many requests are spread over the connections one by one.
+const FEW: usize = 5;
+/// A run within one machine: so many times what is in flight, and no less than `SHORTEST_RUN` requests.
+const RUN: usize = 16;
+const SHORTEST_RUN: usize = 64;
+
+/// How commands are spread, and whose turn it is.
+#[derive(Debug, Default)]
+pub(super) struct Spread {
+    distribution: Distribution,
+    turn: ConnIndex,
+    /// All connections end in this machine.
+    one_machine: bool,
+    /// Requests that are left of a run within one machine.
+    run: usize,
+}
+
+impl InitiatorSession {
+    /// Whether both ends are on one machine: then there are no links that add up, and longer runs cost both ends less.
+    pub fn set_one_machine(&mut self, on: bool) {
+        self.spread.one_machine = on;
+    }
+
+    /// How commands are spread over the connections from now on.
+    pub fn set_distribution(&mut self, distribution: Distribution) {
+        self.spread.distribution = distribution;
+    }
+
+    /// The connection for a command that names none, among those that still take commands.
+    pub(super) fn pick_connection(&mut self) -> Option<ConnIndex> {
+        let Self { spread, connections, tasks, .. } = self;
+        let open = connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
+        let mut open = open.filter(|(_, c)| !c.logging_out);
+        let last = connections.get(spread.turn).and_then(Option::as_ref).filter(|c| !c.logging_out);
+        match spread.distribution {
+            Distribution::LeastQueued if spread.one_machine => {
+                if spread.run == 0 || last.is_none() {
+                    let count = connections.len();
+                    let behind = |at: ConnIndex| (at + 2 * count - spread.turn - 1) % count;
+                    spread.turn = open.min_by_key(|(i, c)| (c.tasks, behind(*i)))?.0;
+                    spread.run = (tasks.len() * RUN).max(SHORTEST_RUN);
+                }
+                spread.run -= 1;
+                Some(spread.turn)
+            }
+            Distribution::LeastQueued => {
+                let shares = open.clone().count() as u32;
+                let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
+                let more = if tasks.len() > FEW { tasks.len() as u32 / shares } else { 0 };
+                if last.is_none_or(|c| c.tasks >= fewest + more) {
+                    spread.turn = least;
+                }
+                Some(spread.turn)
+            }
+            Distribution::RoundRobin => {
+                let first = open.next()?.0;
+                let next =
+                    if first >= spread.turn { Some(first) } else { open.map(|(i, _)| i).find(|i| *i >= spread.turn) };
+                let at = next.unwrap_or(first);
+                spread.turn = at + 1;
+                Some(at)
+            }
+        }
+    }
+}
