@@ -535,11 +535,11 @@ impl State {
         self.in_flight = self.side.proto.unfinished().max(before);
     }
 
-    /// Bytes and PDUs that wait to be sent.
+    /// Bytes and PDUs that wait to be sent where there is room.
     fn unsent(&mut self) -> (usize, usize) {
         let mut total = (0, 0);
         for conn in 0..self.links.len() {
-            if self.links[conn].is_some() {
+            if self.links[conn].as_ref().is_some_and(|link| !link.blocked) {
                 let queue = self.side.proto.send_queue(conn);
                 total.0 += queue.unsent_bytes();
                 total.1 += queue.len();
