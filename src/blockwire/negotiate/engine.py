@@ -180,6 +180,8 @@ class Negotiation:
             if key is None:
                 received.answers.append((name, NOT_UNDERSTOOD))
                 continue
+            if key.indifferent:
+                continue
             self._check_use(key, phase)
             if key.security or key.name == "SendTargets":
                 self._check_length(key, text)
@@ -208,7 +210,7 @@ class Negotiation:
             fault = f"{key.name} may not be used in the security stage"
         elif phase == "operational" and key.security:
             fault = f"{key.name} may only be used in the security stage"
-        elif key.use is Use.LO and not (self.leading or key.any_stage or key.indifferent):
+        elif key.use is Use.LO and not (self.leading or key.any_stage):
             fault = f"{key.name} may only be used on the leading connection"
         if fault is not None:
             raise NegotiationError(fault, key=key.name, evidence=f"RFC 7143 section {key.section}")

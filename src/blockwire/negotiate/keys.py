@@ -76,7 +76,8 @@ class Key:
     later: bool = False
     """Defined after RFC 3720: NotUnderstood, or no answer, ends its negotiation without an error (6.2)."""
     indifferent: bool = False
-    """Nothing may depend on whether it is there (13.26.2): where it has no place it is discarded, and no error."""
+    """Nothing may depend on whether it is there (13.26.2): it is discarded, wherever it comes and whatever it
+    says. Only to send it twice is an error, as with any key (6.3)."""
     max_length: int = values.MAX_SIMPLE_VALUE
 
     def parse(self, text: str) -> Value:

@@ -1,4 +1,5 @@
-"""Sessions and connections as RFC 7143 sees them: state tables (section 8), identity (4.4), recovery by level (7)."""
+"""Sessions and connections as RFC 7143 sees them: state tables (section 8), ISIDs (4.4.3), the
+recovery ladder as one table (7)."""
 
 from __future__ import annotations
 

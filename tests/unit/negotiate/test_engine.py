@@ -6,7 +6,7 @@ import pytest
 
 from blockwire.errors import ConfigurationError, NegotiationError
 from blockwire.negotiate import KEYS, Negotiation, Parameters, Preferences
-from blockwire.negotiate.engine import Phase
+from blockwire.negotiate.engine import Phase, Received
 from blockwire.wire.keys import Pairs
 
 
@@ -126,6 +126,17 @@ def test_the_architecture_of_a_node_makes_no_difference() -> None:
     assert answers(further, ("X#NodeArchitecture", "ExampleOS/v1234"), ("HeaderDigest", "None")) == {
         "HeaderDigest": "None"
     }
+    phases: tuple[Phase, ...] = ("security", "operational", "full-feature")
+    for phase in phases:
+        for negotiation in (
+            target(),
+            Negotiation("target", Preferences.of("target"), leading=False),
+            Negotiation("initiator", Preferences.of("initiator")),
+        ):
+            received = negotiation.receive([("X#NodeArchitecture", "x" * 256)], phase)
+            assert received == Received()
+            with pytest.raises(NegotiationError, match="twice"):  # 13.26.1: "MUST NOT be redeclared"
+                negotiation.receive([("X#NodeArchitecture", "x")], phase)
 
 
 def test_discovery() -> None:
