@@ -20,8 +20,8 @@ from blockwire import errors
 from tests import loopback
 
 SRC = str(Path(__file__).resolve().parents[2] / "src")
-NEVER = "100s"
-"""What a store takes for an operation that nobody lets end."""
+NEVER = "3600s"
+"""What a store takes for an operation that nobody lets end: longer than any test is waited for."""
 PATIENCE = 120
 """Seconds in which a process ends, however busy the machine is."""
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import AnyStr
 
 import pytest
 
@@ -263,7 +264,7 @@ def listens(process: int, port: int) -> bool:
 
 
 @contextlib.contextmanager
-def killed_at_the_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+def killed_at_the_end(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[AnyStr]]:
     """End one process by its own pid with SIGKILL: tgtd ignores SIGTERM while it has targets."""
     try:
         yield process

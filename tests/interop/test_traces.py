@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests import loopback
@@ -27,20 +29,24 @@ def opcodes(path: Path) -> set[int]:
     return {int(word, 16) for word in printed.split()}
 
 
-def reading(url: str, *arguments: str) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def reading(url: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`blockwire bench`, which reads until it is ended."""
     child = subprocess.Popen(
         command("bench", url, "--time", "600", "--qd", "4", *arguments), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert child.stderr is not None
-    assert "randread" in child.stderr.readline()
-    return child
+    with peers.killed_at_the_end(child):
+        assert child.stderr is not None
+        assert "randread" in child.stderr.readline()
+        yield child
 
 
 def test_the_target_writes_what_came_last_from_an_initiator_that_went(tmp_path: Path) -> None:
-    with serve("ram:16M", "--trace", str(tmp_path), "--statistics", "0.2") as served:
-        child = reading(served.url)
+    with (
+        serve("ram:16M", "--trace", str(tmp_path), "--statistics", "0.2") as served,
+        reading(served.url) as child,
+    ):
         served.events.wait("statistics", has_served)
         child.kill()
         child.communicate(timeout=60)
@@ -53,17 +59,18 @@ def test_the_initiator_writes_what_came_last_from_a_target_that_went(tmp_path: P
         command("serve", "ram:16M", "--portal", loopback.ANY, "--json", "--statistics", "0.2"),
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert target.stdout is not None
-    events = Events(target.stdout)
-    reader = threading.Thread(target=events.read)
-    reader.start()
-    url = events.wait("ready")["luns"][0]["url"]
-    child = reading(url, "--timeout", "4", "--trace", str(tmp_path))
-    events.wait("statistics", has_served)
-    target.kill()
-    target.wait(timeout=60)
-    reader.join()
-    _, said = child.communicate(timeout=150)
+    with peers.killed_at_the_end(target):
+        assert target.stdout is not None
+        events = Events(target.stdout)
+        reader = threading.Thread(target=events.read, daemon=True)
+        reader.start()
+        url = events.wait("ready")["luns"][0]["url"]
+        with reading(url, "--timeout", "4", "--trace", str(tmp_path)) as child:
+            events.wait("statistics", has_served)
+            target.kill()
+            target.wait(timeout=60)
+            reader.join(timeout=60)
+            _, said = child.communicate(timeout=150)
     assert child.returncode == 3
     path = trace_in(tmp_path)
     assert str(path) in said

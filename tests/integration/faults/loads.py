@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import blockwire
 from blockwire.dataplane.api import LoadReport
 from blockwire.initiator.load import Load, run_load
+from blockwire.initiator.session import State
+from blockwire.testing.fault_proxy import FaultProxy
 
 SLICE = 3.0
 """Seconds of one run."""
@@ -26,6 +29,17 @@ def load_until(lun: blockwire.Lun, enough: Callable[[], bool], transfer: int = 4
         if reads > 100 and writes > 100 and enough():
             return reads, writes
     raise AssertionError(f"not within {ROUNDS} runs; {reads} reads, {writes} writes")
+
+
+def stall_what_is_alive(lun: blockwire.Lun, proxy: FaultProxy) -> int:
+    """Stalls the connection that the session has at this moment; how often the session had been re-opened before."""
+    while lun.session.core.state is not State.OPEN:
+        time.sleep(0.01)
+    before = lun.session.reopened
+    for connection in list(proxy.connections):
+        if not connection.ended:
+            connection.stall()
+    return before
 
 
 def good(report: LoadReport) -> None:

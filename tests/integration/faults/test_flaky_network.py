@@ -18,7 +18,7 @@ from blockwire.initiator.options import Timers
 from blockwire.initiator.session import State
 from blockwire.target.events import TargetEvent
 from blockwire.testing.fault_proxy import Fault, FaultProxy
-from tests.integration.faults.loads import Disturbance
+from tests.integration.faults.loads import Disturbance, stall_what_is_alive
 
 pytestmark = pytest.mark.slow
 
@@ -117,12 +117,14 @@ def test_small_pieces_slow_line(target: blockwire.Target, proxy: FaultProxy) -> 
         assert lun.pread(PIECE, 0) == data
 
 
-def test_a_stalled_line_is_found_by_the_keep_alive(target: blockwire.Target, proxy: FaultProxy) -> None:
+def test_a_read_over_a_stalled_line_is_answered_after_a_re_open(target: blockwire.Target, proxy: FaultProxy) -> None:
     with blockwire.open(url(proxy, target), timers=TIMERS, keys=KEYS) as lun:
         lun.pwrite(b"\x5a" * 4096, 0)
-        proxy.connections[0].stall()
+        before = stall_what_is_alive(lun, proxy)
         assert lun.pread(4096, 0) == b"\x5a" * 4096
-    assert len(proxy.connections) >= 2
+        while lun.session.reopened <= before:
+            time.sleep(0.01)
+        assert lun.pread(4096, 0) == b"\x5a" * 4096
 
 
 def test_a_line_that_stays_dead_ends_in_a_clear_error(target: blockwire.Target, proxy: FaultProxy) -> None:
