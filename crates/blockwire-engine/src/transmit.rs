@@ -33,8 +33,8 @@ pub trait Resolve {
     /// Readable memory of a task's transfer at `offset`: as many bytes as are contiguous, at most `len`, at least one.
     fn payload(&self, slot: Slot, direction: Direction, offset: u32, len: u32) -> Part;
 
-    /// Before the digest of a payload is taken: from here on its bytes stay as they are until it is sent, whoever writes where they
-    /// came from. The CRC32C of the payload, where making them so told it.
+    /// Before the digest of a payload is taken: the chance to copy it, so that its bytes stay as they are until it is sent, whoever
+    /// writes where they came from. The CRC32C of the payload, when copying told it.
     fn settle(&mut self, slot: Slot, direction: Direction, offset: u32, len: u32) -> Option<u32> {
         let _ = (slot, direction, offset, len);
         None

@@ -48,8 +48,8 @@ pub fn append(crc: u32, data: &[u8]) -> u32 {
 #[must_use]
 #[allow(unsafe_code)]
 pub unsafe fn copy(crc: u32, from: *const u8, to: *mut u8, len: usize) -> u32 {
-    let mut crc = crc;
-    let mut at = 0;
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
+    let (mut crc, mut at) = (crc, 0);
     #[cfg(target_arch = "x86_64")]
     if len >= LONG && fold::is_available() {
         at = len - len % LONG;
@@ -201,7 +201,7 @@ mod tests {
             state ^= state << 17;
             state
         };
-        let bytes: Vec<u8> = (0..9000).map(|_| random() as u8).collect();
+        let bytes = noise(9000);
         let lengths = (0..1100).chain([2303, 2304, 2305, 4095, 4096, 4097, 8191]);
         for length in lengths {
             let at = (random() % 64) as usize;

@@ -361,6 +361,7 @@ fn new_run<'a>(spec: &'a LoadSpec, table: &'a mut LoadTable, base: u64) -> Run<'
 fn issue(state: &mut Guard<'_>, run: &mut Run<'_>, now: Nanos, most: u32) {
     let spec = run.spec;
     let blocks = spec.transfer / spec.block_size;
+    let mut full = false;
     while let Some(index) = run.idle.pop() {
         let out = spec.requests > 0 && run.issued >= spec.requests;
         let Some(position) = (if out { None } else { run.position() }) else {
@@ -401,8 +402,8 @@ fn issue(state: &mut Guard<'_>, run: &mut Run<'_>, now: Nanos, most: u32) {
             run.lost = true;
             return;
         }
-        if state.has_batch() {
-            state.flush(now); // what is left is sent by the caller
+        if !full && state.has_batch() {
+            full = state.flush(now); // what is left is sent by the caller
         }
     }
 }

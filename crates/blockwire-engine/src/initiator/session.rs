@@ -530,16 +530,17 @@ impl State {
     }
 
     /// Before input is taken in: what is in flight now is what callers keep in flight, also while they make the next requests.
+    /// It does not fade below 7, of which a batch is 1 all the same.
     pub fn note_in_flight(&mut self) {
         let before = self.in_flight - self.in_flight / 8;
         self.in_flight = self.side.proto.unfinished().max(before);
     }
 
-    /// Bytes and PDUs that wait to be sent where there is room.
+    /// Bytes and PDUs that wait to be sent.
     fn unsent(&mut self) -> (usize, usize) {
         let mut total = (0, 0);
         for conn in 0..self.links.len() {
-            if self.links[conn].as_ref().is_some_and(|link| !link.blocked) {
+            if self.links[conn].is_some() {
                 let queue = self.side.proto.send_queue(conn);
                 total.0 += queue.unsent_bytes();
                 total.1 += queue.len();

@@ -122,7 +122,7 @@ impl Context<'_> {
     }
 
     /// After input was taken in: answers that the initiator did not know of when it made its last request belong to requests that
-    /// it had in flight then.
+    /// it had in flight then. It does not fade below 7, of which a batch is 1 all the same.
     pub(super) fn note_in_flight(&mut self, conn: ConnIndex) {
         let (_, unacknowledged) = self.answers(conn);
         let port = &mut self.session.ports[conn];

@@ -9,8 +9,9 @@ pub enum Distribution {
     /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
     /// by an even share of the session's requests. A few are spread one by one; of many, runs go into one system call and
     /// wake the target once, as with a single connection. With an even share none runs dry while another has its turn, so that
-    /// connections over several links add up. Within one machine there are no links: a run is many times what is in flight
-    /// then, so that each batch is as long as with a single connection.
+    /// connections over several links add up. Between loopback addresses links are not expected to: the share is half there, and
+    /// of many requests a run is many times what is in flight, so that each batch is as long as with a single connection;
+    /// a connection that answers nothing does not get the last eighth of them.
     #[default]
     LeastQueued,
     RoundRobin,
@@ -18,23 +19,26 @@ pub enum Distribution {
 
 /// Up to this many requests are spread over the connections one by one.
 const FEW: usize = 5;
-/// A run within one machine: so many times what is in flight, and no less than `SHORTEST_RUN` requests.
+/// With more requests than this within one machine a run is `RUN` times what is in flight.
+const DEEP: usize = 16;
 const RUN: usize = 16;
-const SHORTEST_RUN: usize = 64;
 
 /// How commands are spread, and whose turn it is.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     distribution: Distribution,
     turn: ConnIndex,
-    /// All connections end in this machine.
+    /// All connections end at loopback addresses.
     one_machine: bool,
     /// Requests that are left of a run within one machine.
     run: usize,
+    /// ExpStatSN of the connection whose turn it is, and requests it got since it moved.
+    exp_stat_sn: u32,
+    unanswered: usize,
 }
 
 impl InitiatorSession {
-    /// Whether both ends are on one machine: then there are no links that add up, and longer runs cost both ends less.
+    /// Whether both ends are on one machine: then no links are expected to add up, and longer runs cost both ends less.
     pub fn set_one_machine(&mut self, on: bool) {
         self.spread.one_machine = on;
     }
@@ -51,18 +55,31 @@ impl InitiatorSession {
         let mut open = open.filter(|(_, c)| !c.logging_out);
         let last = connections.get(spread.turn).and_then(Option::as_ref).filter(|c| !c.logging_out);
         match spread.distribution {
-            Distribution::LeastQueued if spread.one_machine => {
+            Distribution::LeastQueued if spread.one_machine && tasks.len() > DEEP => {
+                if let Some(c) = last
+                    && c.exp_stat_sn != spread.exp_stat_sn
+                {
+                    (spread.exp_stat_sn, spread.unanswered) = (c.exp_stat_sn, 0);
+                }
+                let silent = spread.unanswered >= tasks.len() * 7 / 8;
+                if last.is_some_and(|c| silent && (c.tasks as usize) + 1 < tasks.len()) {
+                    // it must not get the last of what is in flight: if it is stuck, the rest goes on with these
+                    let others = open.filter(|(i, _)| *i != spread.turn);
+                    return others.min_by_key(|(_, c)| c.tasks).map(|(i, _)| i).or(Some(spread.turn));
+                }
                 if spread.run == 0 || last.is_none() {
                     let count = connections.len();
                     let behind = |at: ConnIndex| (at + 2 * count - spread.turn - 1) % count;
-                    spread.turn = open.min_by_key(|(i, c)| (c.tasks, behind(*i)))?.0;
-                    spread.run = (tasks.len() * RUN).max(SHORTEST_RUN);
+                    let (turn, next) = open.min_by_key(|(i, c)| (c.tasks, behind(*i)))?;
+                    (spread.turn, spread.exp_stat_sn, spread.unanswered) = (turn, next.exp_stat_sn, 0);
+                    spread.run = tasks.len() * RUN;
                 }
                 spread.run -= 1;
+                spread.unanswered += 1;
                 Some(spread.turn)
             }
             Distribution::LeastQueued => {
-                let shares = open.clone().count() as u32;
+                let shares = if spread.one_machine { 2 } else { open.clone().count() as u32 };
                 let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
                 let more = if tasks.len() > FEW { tasks.len() as u32 / shares } else { 0 };
                 if last.is_none_or(|c| c.tasks >= fewest + more) {

@@ -173,8 +173,8 @@ fn digests_are_checked_and_made() {
     assert_eq!(bytes[560..], blockwire_wire::crc32c::append(0, &bytes[48..560]).to_le_bytes());
 }
 
-/// Reads of 4 KiB, at one's ease, by a slow reader with data digests: some are copied (and have their digest) when what they read
-/// changes, some are not.
+/// Reads of 4 KiB, at one's ease, by a slow reader with data digests: some are copied when what they read changes, some when they are
+/// sent.
 fn slow_digested_reads(rig: &mut Rig, reads: u32) -> usize {
     let peer = rig.connect(SESSION, ConnectionParams { data_digest: true, ..connection(2) });
     rig.peers[peer].end.incoming().capacity = 1000;

@@ -68,35 +68,62 @@ fn no_connection_runs_dry_while_another_has_its_turn() {
     }
 }
 
-#[test]
-fn within_one_machine_runs_are_longer() {
+/// Four connections of one machine, `depth` requests in flight; connection `stuck` never answers, the others in the order of the
+/// commands. Returns who got the commands of `rounds` answers after the first fill, as runs, and what each connection has at the end.
+fn in_one_machine(depth: u32, stuck: Option<usize>, rounds: u32) -> (Vec<(usize, usize)>, [u32; 4]) {
     let mut rig = two();
     for cid in [3, 4] {
         rig.session.add_connection(connection(cid, 1024), SECOND, 0);
     }
     rig.session.set_one_machine(true);
-    // one request at a time: the connections take turns of 64
-    let (mut turns, mut exp) = (Vec::new(), 0x10);
+    let mut waiting = Vec::new();
     let mut stat_sn = [STAT_SN, SECOND, SECOND, SECOND];
-    for _ in 0..5 * 64 {
-        rig.command(&[0; 6], 0, 0);
-        exp += 1;
-        let conn = (0..4).find(|conn| rig.session.tasks_on(*conn) == 1).expect("it is somewhere");
-        let done = tag(&rig.sent(conn), 0);
-        let good = pdu(0x21, 0x80, [0, 0], done, [0, stat_sn[conn], exp, exp + 0x40, 0, 0, 0], &[]);
+    let mut turns = Vec::new();
+    let (mut exp, mut answered) = (0x10, 0);
+    // the window has to hold them all
+    rig.deliver(0, &pdu(0x20, 0x80, [0, 0], u32::MAX, [u32::MAX, STAT_SN, exp, exp + 0x100, 0, 0, 0], &[])).unwrap();
+    loop {
+        while waiting.len() < depth as usize {
+            rig.command(&[0; 6], 0, 0);
+            exp += 1;
+            for conn in 0..4 {
+                let sent = split(&rig.sent(conn));
+                turns.extend(sent.iter().map(|_| conn));
+                waiting.extend(sent.iter().map(|(header, _)| (conn, word(header, 16))));
+            }
+        }
+        if answered == rounds {
+            break;
+        }
+        let next = waiting.iter().position(|(conn, _)| Some(*conn) != stuck);
+        let (conn, tag) = waiting.remove(next.unwrap_or_else(|| panic!("all is stuck after {answered} answers")));
+        let good = pdu(0x21, 0x80, [0, 0], tag, [0, stat_sn[conn], exp, exp + 0x100, 0, 0, 0], &[]);
         rig.deliver(conn, &good).unwrap();
-        stat_sn[conn] += 1;
         rig.ended();
-        turns.push(conn);
+        stat_sn[conn] += 1;
+        answered += 1;
     }
-    let runs: Vec<(usize, usize)> = turns.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
-    assert_eq!(runs, [(1, 64), (2, 64), (3, 64), (0, 64), (1, 64)]);
-    // a connection that is lost has its turn no more
-    rig.command(&[0; 6], 0, 0);
-    assert_eq!(rig.session.tasks_on(2), 1);
-    rig.session.lose_connection(2, false);
-    rig.command(&[0; 6], 0, 0);
-    assert_eq!(rig.session.tasks_on(3), 1);
+    let runs = turns.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
+    (runs, [0, 1, 2, 3].map(|conn| rig.session.tasks_on(conn)))
+}
+
+#[test]
+fn within_one_machine_runs_are_longer() {
+    // five one by one, then runs until half of all ahead
+    assert_eq!(in_one_machine(12, None, 0).1, [5, 5, 1, 1]);
+    // of very many a run is many times what is in flight, and everybody has a turn
+    let (runs, _) = in_one_machine(128, None, 20_000);
+    let long: Vec<_> = runs.iter().filter(|(_, length)| *length > 1000).collect();
+    assert!((0..4).all(|conn| long.iter().any(|(who, _)| *who == conn)), "{runs:?}");
+    assert!(long.iter().map(|(_, length)| length).sum::<usize>() > 17_000, "{runs:?}");
+}
+
+#[test]
+fn within_one_machine_a_connection_that_is_stuck_does_not_get_everything() {
+    for stuck in 0..4 {
+        let (_, at_the_end) = in_one_machine(128, Some(stuck), 20_000);
+        assert!(at_the_end[stuck] < 124, "{at_the_end:?}");
+    }
 }
 
 #[test]
