@@ -95,11 +95,10 @@ impl InitiatorSession {
         if let Some(at) = state.held_until {
             nap = nap.min(Duration::from_nanos(at.saturating_sub(self.clock.now()).max(1)));
         }
-        let inner = &mut *state;
-        for (conn, link) in inner.links.iter_mut().enumerate() {
+        for (conn, link) in state.links.iter_mut().enumerate() {
             let Some(link) = link else { continue };
             link.reading = true; // keeps its descriptor open
-            link.await_rest(&mut inner.side.proto, conn);
+            link.set_mark(1);
             let fd = link.transport.fd();
             if let Some(fd) = fd {
                 entries.push(PollEntry::new(fd, true, link.blocked));

@@ -159,12 +159,6 @@ impl Link {
         wait
     }
 
-    /// Lets the wait on several connections be for the rest of a large data segment here, else for any byte.
-    pub fn await_rest(&mut self, proto: &mut InitiatorSession, conn: ConnIndex) {
-        let rest = proto.deframer(conn).data_remaining();
-        self.set_mark(if rest >= REST { rest.min(MOST) } else { 1 });
-    }
-
     /// Sets the low-water mark; one that cannot be set stays as it is.
     #[inline]
     pub fn set_mark(&mut self, bytes: u32) {
