@@ -82,7 +82,7 @@ impl Context<'_> {
     /// Whether a task of this session falls under a scope.
     fn is_in_scope(&self, scope: &AbortScope, slot: Slot) -> bool {
         let Some(task) = self.session.proto.task(slot) else { return false };
-        if task.kind != TaskKind::Scsi || (scope.keep != 0 && self.session.tag(slot) == scope.keep) {
+        if task.kind != TaskKind::Scsi || task.nameless || (scope.keep != 0 && self.session.tag(slot) == scope.keep) {
             return false;
         }
         // the number is one of the session that asked; other sessions have numbers of their own

@@ -92,6 +92,13 @@ impl Context<'_> {
         }
     }
 
+    /// What one task keeps in a store's memory is copied.
+    pub(super) fn copy_out_one(&mut self, slot: Slot) {
+        let Some(at) = self.session.work_of(slot).map(|w| w.direct).filter(|at| *at != NOT_DIRECT) else { return };
+        self.shared.counters.bytes_sent_by_copy += copy_out_task(self.session, self.arena, slot);
+        self.shared.direct.remove(at);
+    }
+
     fn copy_out(&mut self, store: StoreId, start: u64, end: u64) {
         for at in 0..self.shared.direct.reads.len() {
             let entry = self.shared.direct.reads[at];

@@ -209,6 +209,10 @@ impl Context<'_> {
 
     /// Goes on with a task that was moved to another connection.
     pub(super) fn rebound(&mut self, slot: Slot, conn: ConnIndex, what: Rebound) {
+        if self.session.ports[conn].data_digest {
+            // its digest is taken of a copy (`pull_piece`), whatever changes the store meanwhile
+            self.copy_out_one(slot);
+        }
         self.wake(conn);
         match what {
             Rebound::Answered => {}

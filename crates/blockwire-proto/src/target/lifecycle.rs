@@ -107,11 +107,13 @@ impl TargetSession {
     pub(super) fn retire(&mut self, slot: Slot) {
         let Some(task) = self.tasks.get(slot) else { return };
         if task.resent {
-            let (conn, tag) = (task.conn, task.initiator_task_tag);
+            let (conn, tag, nameless) = (task.conn, task.initiator_task_tag, task.nameless);
             let c = self.conn(conn);
             c.queue.drop_unsent(|pdu| pdu.slot == Some(slot), |_| ());
             if c.queue.get(0).is_some_and(|pdu| pdu.slot == Some(slot)) {
-                self.tags.remove(tag);
+                if !nameless {
+                    self.tags.remove(tag);
+                }
                 self.tasks[slot].state = TaskState::Dying;
                 return;
             }
@@ -217,7 +219,9 @@ impl TargetSession {
                 }
                 // 11.5.1: requests other than SCSI commands MUST NOT be reassigned
                 // 7.14: immediate commands MUST be ended, they are not recoverable
-                TaskState::Responded if task.kind != TaskKind::Scsi || task.immediate => self.release(slot),
+                TaskState::Responded if task.kind != TaskKind::Scsi || task.immediate || task.nameless => {
+                    self.release(slot);
+                }
                 TaskState::Active if task.kind != TaskKind::Scsi || task.immediate => self.end_task(slot),
                 _ => {
                     task.frozen = true;

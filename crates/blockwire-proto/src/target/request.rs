@@ -78,7 +78,9 @@ impl TargetSession {
             return Some(Inbound::Reject(reject::INVALID_PDU_FIELD, what));
         }
         // 4.2.2.1: the test for an execution state by tag precedes any other action
-        if let Some(slot) = self.tags.get(tag) {
+        if let Some(slot) = self.tags.get(tag)
+            && !self.free_answered(slot, bhs)
+        {
             let task = &self.tasks[slot];
             let retry = !bhs.is_immediate() && !task.immediate && task.cmd_sn == bhs.cmd_sn();
             return Some(if retry { Inbound::Ignore } else { Inbound::Reject(reject::TASK_IN_PROGRESS, TAG_IN_USE) });
@@ -103,6 +105,25 @@ impl TargetSession {
         }
     }
 
+    /// Above error recovery level 0 an answer is kept until it is acknowledged, and the initiator may use the tag again when it
+    /// has the answer (11.2.1.8): with the very request that acknowledges it, or before that on another connection. True: the
+    /// tag is free.
+    fn free_answered(&mut self, slot: Slot, bhs: &Bhs) -> bool {
+        let task = &self.tasks[slot];
+        if task.state != TaskState::Responded || task.frozen {
+            return false;
+        }
+        let left = self.conns[task.conn].as_ref().is_some_and(|c| serial::less_than(task.stat_sn, c.sent_stat_sn));
+        let is_new = bhs.is_immediate()
+            || matches!(self.window.position(bhs.cmd_sn()), Position::Ahead(at) if self.order.get(at) == Entry::Missing);
+        if left && is_new {
+            let tag = task.initiator_task_tag;
+            self.tasks[slot].nameless = true;
+            self.tags.remove(tag);
+        }
+        left && is_new
+    }
+
     fn new_task(&mut self, conn: ConnIndex, kind: TaskKind, bhs: &Bhs) -> Task {
         let cid = self.conn(conn).params.cid;
         let immediate = bhs.is_immediate();
@@ -114,6 +135,7 @@ impl TargetSession {
             state: TaskState::Receiving,
             generation: self.next_generation(),
             initiator_task_tag: bhs.initiator_task_tag(),
+            nameless: false,
             conn,
             cid,
             frozen: false,
@@ -262,7 +284,7 @@ impl TargetSession {
             if self.conn(conn).side_answers >= limit || self.has_much_to_send(conn, bhs) {
                 return refused(reject::IMMEDIATE_COMMAND_REJECT, TOO_MANY_IMMEDIATE);
             }
-            if self.tags.get(bhs.initiator_task_tag()).is_some() {
+            if self.tags.get(bhs.initiator_task_tag()).is_some_and(|slot| !self.free_answered(slot, bhs)) {
                 return refused(reject::TASK_IN_PROGRESS, TAG_IN_USE);
             }
             return (Inbound::Nop, Destination::Control);

@@ -268,7 +268,7 @@ impl TargetSession {
                 task.out.r2ts.clear();
                 self.spare_r2ts.push(std::mem::take(&mut task.out.r2ts));
             }
-            if task.state != TaskState::Dying {
+            if task.state != TaskState::Dying && !task.nameless {
                 self.tags.remove(task.initiator_task_tag);
             }
             self.control_bytes -= task.control_data.len() as u32;

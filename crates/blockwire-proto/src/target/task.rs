@@ -205,6 +205,8 @@ pub struct Task {
     /// Distinguishes the users of one slot over time.
     pub generation: u32,
     pub initiator_task_tag: u32,
+    /// Its tag is another task's by now: only its answer is kept, by StatSN.
+    pub nameless: bool,
     /// The connection it has allegiance to; meaningless while `frozen`.
     pub conn: ConnIndex,
     /// CID of that connection, kept when it is gone.

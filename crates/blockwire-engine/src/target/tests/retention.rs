@@ -98,6 +98,11 @@ fn what_is_kept_in_the_store_is_let_go_with_its_acknowledgement_and_outlives_its
 
 /// Has a frozen task reassigned to the connection of `peer`; everything that came then, the answer first.
 fn reassigned(rig: &mut Rig, id: SessionId, peer: usize, tag: u32) -> Vec<(Bhs, Vec<u8>)> {
+    reassign(rig, id, peer, tag);
+    rig.pdus(peer)
+}
+
+fn reassign(rig: &mut Rig, id: SessionId, peer: usize, tag: u32) {
     let mut bhs = [0; BHS_LEN];
     bhs[..2].copy_from_slice(&[0x42, 0x88]);
     bhs[16..20].copy_from_slice(&0x5555_u32.to_be_bytes());
@@ -115,7 +120,37 @@ fn reassigned(rig: &mut Rig, id: SessionId, peer: usize, tag: u32) -> Vec<(Bhs, 
     let effects = crate::calls::Effects { rebind: Some((tag, None)), ..Default::default() };
     let answer = crate::calls::Answer::Pdu { header, data: Vec::new() };
     rig.worker.target.reply(&mut rig.worker.core, id, task, answer, effects);
-    rig.pdus(peer)
+}
+
+#[test]
+fn what_is_kept_in_the_store_is_copied_when_it_moves_to_a_connection_with_digests() {
+    let mut rig = rig(2);
+    let data = rig.fill_store();
+    let tag = rig.command(0xc0, &cdb10(0x28, 0, 0, 128), 65_536, &[]);
+    rig.pdus(0);
+    assert_eq!((rig.worker.target.shared.direct.len(), rig.worker.core.arena.in_use()), (1, 0));
+    rig.peers[0].end.close();
+    rig.step();
+    let peer = rig.connect(SESSION, ConnectionParams { data_digest: true, ..connection(2) });
+    rig.peers[peer].end.incoming().capacity = 1000;
+    reassign(&mut rig, SESSION, peer, tag);
+    rig.step();
+    // nobody said that it would change: a long clear in the store's own threads that was running before
+    blockwire_store::write(&*rig.store.store, 0, &[0xee; 65_536], false).expect("written");
+    rig.take(peer);
+    let bytes = std::mem::take(&mut rig.peers[peer].bytes);
+    let (mut at, mut got) = (48, Vec::new()); // behind the answer to TASK REASSIGN
+    while bytes[at] == 0x25 {
+        let length = u32::from_be_bytes([0, bytes[at + 5], bytes[at + 6], bytes[at + 7]]) as usize;
+        let (part, digest) = bytes[at + 48..].split_at(length);
+        assert_eq!(digest[..4], blockwire_wire::crc32c::append(0, part).to_le_bytes(), "at {}", got.len());
+        got.extend_from_slice(part);
+        at += 48 + length + 4;
+    }
+    assert!(got == data[..65_536], "as it was sent the first time");
+    assert_eq!(rig.worker.target.shared.direct.len(), 0);
+    rig.send(peer, &ack(u32::MAX, 102));
+    assert_eq!(rig.in_use(), 0);
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod recovery;
 mod removed;
 mod shuffle;
 mod snack;
+mod tag_reuse;
 
 use std::collections::HashMap;
 
