@@ -1,5 +1,6 @@
 """`python -m blockwire`."""
 
-from blockwire.cli.main import main
+from blockwire.cli.process import main
 
-main()
+if __name__ == "__main__":
+    main()

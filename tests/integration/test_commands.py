@@ -102,6 +102,9 @@ def test_discover_ls_info(blockwire_target_factory) -> None:
     assert (info["size"], info["block_size"]) == (16 << 20, 4096)
     assert info["keys"]["HeaderDigest"] == "None"
     assert info["name"]
+    assert [unit["lun"] for unit in good("ls", target.urls[1])["targets"][0]["luns"]] == [1]
+    absent = bad(7, "ls", target.url[:-1] + "9")
+    assert (absent["code"], absent["evidence"]) == ("device.no-such-lun", "LUNs: 0, 1")
     digests = good("info", target.url + "?header_digest=crc32c")
     assert digests["keys"]["HeaderDigest"] == "CRC32C"
     for words in (("discover", portal), ("ls", portal), ("info", target.url)):
@@ -392,3 +395,26 @@ def test_a_connection_that_is_cut_in_the_middle_of_a_copy(tmp_path: Path) -> Non
 def test_help_has_examples(word: str) -> None:
     text = blockwire(word, "--help").stdout.decode()
     assert "xamples" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_serve_ends_in_order_by_either_signal(number: signal.Signals) -> None:
+    child, _ = start_serve("ram:1M", "-p", loopback.ANY)
+    child.send_signal(number)
+    out, err = child.communicate(timeout=PATIENCE)
+    assert (child.returncode, err) == (0, "")
+    assert json.loads(out.splitlines()[-1])["event"] == "closed"
+
+
+def test_the_exit_code_of_a_command_that_ctrl_c_ended_with_serve() -> None:
+    # Both get it at the same time, as from a terminal: the command has ended already when it is passed on.
+    for _ in range(5):
+        child = subprocess.Popen(
+            [sys.executable, "-m", "blockwire", "serve", "ram:1M", "--", "sh", "-c", "echo there; exec sleep 99"],
+            env=ENV, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        assert child.stdout is not None
+        assert child.stdout.readline() == "there\n"
+        os.killpg(child.pid, signal.SIGINT)
+        _, err = child.communicate(timeout=PATIENCE)
+        assert (child.returncode, err) == (130, "")

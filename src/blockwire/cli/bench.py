@@ -12,7 +12,7 @@ import click
 
 from blockwire import errors
 from blockwire.cli import output
-from blockwire.cli.flags import SIZE, Login, login_flags, output_flags, set_up_logging
+from blockwire.cli.flags import SIZE, Login, Seconds, login_flags, output_flags, set_up_logging
 from blockwire.names import format_rate, format_size
 
 EPILOG = """\b
@@ -46,15 +46,13 @@ PERCENTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999))
     show_default=True,
     help="Requests in flight.",
 )
-@click.option(
-    "--time", "--runtime", "seconds", type=click.FloatRange(0.01), default=10.0, show_default=True, help="Seconds."
-)
+@click.option("--time", "--runtime", "seconds", type=Seconds(0.01), default=10.0, show_default=True, help="Seconds.")
 @click.option("--numjobs", type=click.IntRange(1, 256), default=1, show_default=True, help="Sessions, a thread each.")
 @click.option("--size", type=SIZE, help="Use the first SIZE bytes only.")
 @click.option("--overwrite", is_flag=True, help="Needed for writes: the LUN's data will be lost.")
 @click.option("--verify", is_flag=True, help="Compare data: in rw and randrw as they run, else in a pass of its own.")
 @click.option("--fua", is_flag=True, help="Force unit access: writes are durable before they end.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the random offsets.")
+@click.option("--seed", type=click.IntRange(0, (1 << 64) - 1), default=1, help="Of the random offsets [1].")
 @login_flags
 @output_flags
 def command(
@@ -201,23 +199,26 @@ def show(values: dict[str, Any], histogram: Any, quiet: bool) -> None:
     if "verified_reads" in values:
         output.plain(f"compared {values['verified_reads']} reads, {values['miscompares']} differ")
     if not quiet and histogram:
-        output.plain(draw(histogram))
+        output.plain(draw(histogram, fine=output.can_show(EIGHTHS)))
 
 
-def draw(histogram: Any, width: int = 40) -> str:
-    """A histogram with a row per power of two."""
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+"""How an eighth of a character's width and its multiples look."""
+
+
+def draw(histogram: Any, width: int = 40, *, fine: bool = True) -> str:
+    """A histogram with a row per power of two; without `fine` in whole ASCII characters."""
     rows: dict[int, int] = {}
     for bound, count in histogram:
         power = max(0, math.ceil(math.log2(max(bound, 1) / 1000)))
         rows[power] = rows.get(power, 0) + count
     total = sum(rows.values())
     most = max(rows.values())
-    eighths = " ▏▎▍▌▋▊▉█"
     lines = []
     for power in range(min(rows), max(rows) + 1):
         count = rows.get(power, 0)
         length = count / most * width
-        bar = "█" * int(length) + eighths[int(length % 1 * 8)].strip()
+        bar = EIGHTHS[-1] * int(length) + EIGHTHS[int(length % 1 * 8)].strip() if fine else "#" * round(length)
         bound = 1 << power
         text = (
             f"{bound} us" if bound < 1000 else f"{bound / 1000:.0f} ms" if bound < 1_000_000 else f"{bound / 1e6:.0f} s"

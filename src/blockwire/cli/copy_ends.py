@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 import struct
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from blockwire import errors
-from blockwire.cli.flags import Login
+from blockwire.cli.flags import URL_HELP, Login
 from blockwire.initiator.geometry import pieces
 from blockwire.names import Url, format_size
 
@@ -39,9 +40,32 @@ def is_zero(data: bytes) -> bool:
     return data == (_ZEROS if length == len(_ZEROS) else _ZEROS[:length]) if length <= len(_ZEROS) else not any(data)
 
 
+_PORTAL = re.compile(
+    r"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.%a-z]+\]):[0-9]{1,5}/?|[0-9]+(?:\.[0-9]+){3}/?|\[[0-9A-Fa-f:.%a-z]+\]/?"
+)
+"""HOST:PORT, an IPv4 address or one in brackets: nobody calls a file so, but who forgets the target writes it."""
+
+
 def is_url(word: str) -> bool:
-    """Whether a word names a LUN rather than a file: a scheme, or HOST/IQN."""
-    return "://" in word or (any(f"/{kind}." in word for kind in ("iqn", "eui", "naa")) and not os.path.exists(word))
+    """Whether a word names a LUN rather than a file: a scheme, HOST/IQN, or what can only be a portal. `./` in front
+    makes it a file; one that is there is a file."""
+    if "://" in word:
+        return True
+    named = any(f"/{kind}." in word for kind in ("iqn", "eui", "naa")) or _PORTAL.fullmatch(word) is not None
+    return named and not os.path.exists(word)
+
+
+def is_pipe(word: str) -> bool:
+    """Whether a destination takes its bytes one after the other: `-`, a named pipe, a character device."""
+    if word == "-":
+        return True
+    if is_url(word):
+        return False
+    try:
+        mode = os.stat(word).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def lun_identity(lun: Lun) -> Identity | None:
@@ -391,15 +415,15 @@ class FileDestination:
 
 
 class PipeDestination:
-    """Standard output: in order, zeros as zeros."""
+    """Standard output, or another pipe: in order, zeros as zeros."""
 
-    def __init__(self) -> None:
-        self.name = "-"
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.name = name
         self.capacity: int | None = None
         self.overwrites = ""
         self.in_place = True
         self.identity: Identity | None = None
-        self._descriptor = sys.stdout.fileno()
+        self._descriptor = descriptor
 
     def write(self, offset: int, data: bytes) -> None:
         """All of it."""
@@ -427,10 +451,9 @@ class PipeDestination:
 
 
 def _url(word: str, login: Login) -> Url:
-    url = Url.parse(word)
-    if login.target_name and not url.target:
-        url = url.at(target=login.target_name)
-    return url
+    if login.portal:
+        raise errors.UsageError("-p is for commands with one URL", next=f"write the portal in front: {URL_HELP}")
+    return login.url(word)
 
 
 @contextlib.contextmanager
@@ -462,7 +485,7 @@ def open_destination(word: str, login: Login, size: int | None, depth: int) -> I
     import blockwire
 
     if word == "-":
-        yield PipeDestination()
+        yield PipeDestination(sys.stdout.fileno(), "-")
     elif is_url(word):
         with blockwire.open(_url(word, login), **login.timed) as lun:
             if lun.read_only:
@@ -479,12 +502,16 @@ def open_destination(word: str, login: Login, size: int | None, depth: int) -> I
             there.close(None, None, None)
     else:
         try:
-            file = FileDestination(word, size)
+            file = None if is_pipe(word) else FileDestination(word, size)
+            descriptor = os.open(word, os.O_WRONLY | os.O_CLOEXEC) if file is None else -1
         except errors.Error:
             raise
         except OSError as error:
             raise errors.from_os_error(error, f"cannot write {word}") from error
         try:
-            yield file
+            yield PipeDestination(descriptor, word) if file is None else file
         finally:
-            file.abandon()
+            if file is None:
+                os.close(descriptor)
+            else:
+                file.abandon()

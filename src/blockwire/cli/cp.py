@@ -24,6 +24,9 @@ Examples:
   zstdcat disk.zst | blockwire cp - 'iscsi://HOST/IQN/0'
   blockwire cp 'iscsi://HOST/IQN/0' 'iscsi://OTHER/IQN/0'"""
 
+LONGEST_CHUNK = 64 << 20
+"""Bytes; `--depth` of them are in memory at a time, and beyond one command of a device nothing is gained."""
+
 
 @click.command(epilog=EPILOG)
 @click.argument("source")
@@ -46,23 +49,26 @@ def command(
     verbose: int,
     quiet: bool,
 ) -> None:
-    """Copy SOURCE to DESTINATION: a file, '-' for a pipe, or a LUN's URL, on either side.
+    """Copy SOURCE to DESTINATION: a file, '-' for a pipe, or a LUN's URL, on either side. A file whose name looks like
+    a portal is written ./NAME.
 
     Holes and runs of zeros are not sent as data. Sizes are checked before the first byte. A copy that ends with exit
     code 0 is complete and on stable storage.
     """
     set_up_logging(verbose)
     from blockwire.cli import copying
-    from blockwire.cli.copy_ends import open_destination, open_source
+    from blockwire.cli.copy_ends import is_pipe, open_destination, open_source
 
-    if verify and destination == "-":
+    in_order = is_pipe(destination)
+    if verify and in_order:
         raise errors.UsageError("--verify cannot read a pipe again", next="copy to a file or a LUN")
-    if chunk < 4096 or chunk % 4096:
-        raise errors.UsageError(f"--chunk {chunk} is no multiple of 4096", next="give --chunk 64k to 1M")
+    if chunk < 4096 or chunk % 4096 or chunk > LONGEST_CHUNK:
+        raise errors.UsageError(
+            f"--chunk {chunk} is no multiple of 4096 up to {format_size(LONGEST_CHUNK)}", next="give --chunk 64k to 1M"
+        )
     say = (lambda text: None) if quiet or as_json else output.note
-    started = time.monotonic()
     with (
-        open_source(source, login, chunk, depth, in_order=destination == "-") as origin,
+        open_source(source, login, chunk, depth, in_order) as origin,
         open_destination(destination, login, origin.size, depth) as target,
     ):
         check_different(origin, target)
@@ -71,6 +77,7 @@ def command(
             say(f"overwriting {target.overwrites}")
         if origin.size is not None and target.capacity is not None and target.capacity > origin.size:
             say(f"{origin.name} fills the first {format_size(origin.size)} of {format_size(target.capacity)}")
+        started = time.monotonic()
         progress = copying.Progress(origin.size, "copy", not (quiet or as_json) and sys.stderr.isatty())
         try:
             report = copying.copy(origin, target, chunk, progress, digests=verify)

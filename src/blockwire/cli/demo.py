@@ -13,7 +13,7 @@ import click
 
 from blockwire import errors
 from blockwire.cli import bench, output
-from blockwire.cli.flags import output_flags, set_up_logging
+from blockwire.cli.flags import Seconds, output_flags, set_up_logging
 from blockwire.names import format_rate, format_size
 
 EPILOG = """\b
@@ -27,9 +27,7 @@ PIECE = 256 << 10
 
 
 @click.command(epilog=EPILOG)
-@click.option(
-    "--time", "--runtime", "seconds", type=click.FloatRange(0.1, 60), default=2.0, help="Seconds per measurement [2]."
-)
+@click.option("--time", "--runtime", "seconds", type=Seconds(0.1, 60), default=2.0, help="Seconds per measurement [2].")
 @output_flags
 def command(seconds: float, as_json: bool, verbose: int, quiet: bool) -> None:
     """Serve a RAM disk and a file disk, discover them, write, read back, verify and measure. Leaves nothing behind."""
@@ -68,8 +66,9 @@ def command(seconds: float, as_json: bool, verbose: int, quiet: bool) -> None:
             say("writing random data, reading it back, comparing")
             for url, what in zip(target.urls, ("RAM disk", "file disk"), strict=True):
                 values = _write_and_verify(url, what)
-                done("verify", f"{what}: {format_size(values['bytes'])}, write {format_rate(values['write'])}, "
-                     f"read {format_rate(values['read'])}, all equal", lun=what, **values)  # fmt: skip
+                done("verify", f"{what}: {format_size(values['bytes'])}, "
+                     f"write {format_rate(values['write_bytes_per_second'])}, "
+                     f"read {format_rate(values['read_bytes_per_second'])}, all equal", lun=what, **values)  # fmt: skip
             say("looking into the file behind the second LUN")
             _check_file(target.urls[1], path)
             done("file", "the file holds what was written through iSCSI")
@@ -126,7 +125,11 @@ def _write_and_verify(url: str, what: str) -> dict[str, Any]:
         end = time.perf_counter()
     if different:
         raise errors.DataDiffersError(f"{what}: {different} pieces of {len(blocks)} differ")
-    return {"bytes": amount, "write": amount / (written - begin), "read": amount / (end - written)}
+    return {
+        "bytes": amount,
+        "write_bytes_per_second": round(amount / (written - begin), 1),
+        "read_bytes_per_second": round(amount / (end - written), 1),
+    }
 
 
 def _check_file(url: str, path: Path) -> None:

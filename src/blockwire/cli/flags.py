@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -38,6 +39,17 @@ class Size(click.ParamType[int]):
 
 
 SIZE = Size()
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds; neither `nan`, with which no comparison holds, nor one without end."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        seconds: float = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
 
 
 def parse_keys(pairs: tuple[str, ...]) -> dict[str, str]:
@@ -128,9 +140,9 @@ def keep_alive_flags(interval: int, timeout: int) -> Callable[[_F], _F]:
 
     def add(function: _F) -> _F:
         for option in (
-            click.option("--keep-alive-timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+            click.option("--keep-alive-timeout", type=Seconds(0, min_open=True), metavar="SECONDS",
                          help=f"Give a connection up when a NOP has no answer for so long [{timeout}]."),
-            click.option("--keep-alive-interval", type=click.FloatRange(0), metavar="SECONDS",
+            click.option("--keep-alive-interval", type=Seconds(0), metavar="SECONDS",
                          help=f"Send a NOP after so much silence; 0: never [{interval}]."),
         ):  # fmt: skip
             function = option(function)
@@ -156,7 +168,10 @@ def login_flags(function: _F) -> _F:
             help="Go along with a departure of the target: reassign-lun, reassign-answer (repeatable).",
         ),
         click.option(
-            "--timeout", type=float, metavar="SECONDS", help="For login, command, and return of a lost session [30]."
+            "--timeout",
+            type=Seconds(0, min_open=True),
+            metavar="SECONDS",
+            help="For login, command, and return of a lost session [30].",
         ),
         click.option("--trace", metavar="DIR", help=TRACE_HELP),
     ]

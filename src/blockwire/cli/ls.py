@@ -26,6 +26,7 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
     """List the targets of a portal (or the one that URL names) and their LUNs with size, block size and serial."""
     set_up_logging(verbose)
     import blockwire
+    from blockwire.initiator.inventory import no_such_lun
 
     where = login.url(url)
     portals: dict[str, list[Portal]] = {where.target: [where.portal]}
@@ -47,9 +48,13 @@ def command(url: str | None, login: Login, as_json: bool, verbose: int, quiet: b
         targets.append(entry)
         try:
             with blockwire.connect(at, **login.timed) as session:
-                for unit in session.luns():
-                    if where.lun is not None and unit.lun != where.lun:
-                        continue
+                units = session.luns()
+                if where.lun is not None:
+                    there = [unit.lun for unit in units]
+                    units = [unit for unit in units if unit.lun == where.lun]
+                    if not units:
+                        raise no_such_lun(at, where.lun, there)
+                for unit in units:
                     entry["luns"].append(
                         {
                             "lun": unit.lun,

@@ -1,19 +1,18 @@
-"""The entry point: finds the command, runs it, and turns what went wrong into one clear message and an exit code."""
+"""Finds the command, runs it, and turns what went wrong into one clear message and an exit code."""
 
 from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 import click
 
 from blockwire import __version__, errors
 from blockwire.cli import output
+from blockwire.cli.process import EndedBySignal
 
 # Name -> (module, one line of help). The line stands here so that `blockwire --help` loads no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -91,40 +90,50 @@ def _usage(error: click.ClickException) -> errors.UsageError:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; what went wrong is on stderr."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
-    verbose = any(word in ("-v", "-vv", "--verbose") for word in words)
+    own = words[: words.index("--")] if "--" in words else words  # behind it stand those of another command
+    as_json = "--json" in own
+    verbose = any(word in ("-v", "-vv", "--verbose") for word in own)
     try:
         result = command.main(words, prog_name="blockwire", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-        sys.stdout.flush()
-        return code
+        output.flush()
+        return result if isinstance(result, int) else 0
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.exceptions.NoArgsIsHelpError as shown:
-        output.plain(shown.format_message())
+        output.note(shown.format_message())
         return errors.EXIT_USAGE
     except click.ClickException as error:
         output.failure(_usage(error), as_json)
         return errors.EXIT_USAGE
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as raised:
+        why = raised.__cause__ if isinstance(raised, click.Abort) else raised
+        if isinstance(why, EndedBySignal):
+            output.failure(errors.Error(f"ended by {why.name}", code="local.ended", whose="user"), as_json)
+            return why.exit_code
         output.failure(errors.Error("interrupted", code="local.interrupted", whose="user"), as_json)
         return errors.EXIT_INTERRUPTED
     except BrokenPipeError as error:
         if isinstance(error, errors.Error):
             output.failure(error, as_json)
             return error.exit_code
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return errors.EXIT_FAILED
+        return errors.EXIT_FAILED  # whoever read our output has gone; there is nobody to tell
     except errors.Error as error:
         output.failure(error, as_json)
         if verbose:
             output.note("".join(traceback.format_exception(error)))
         return error.exit_code
     except OSError as raised:
-        found = errors.from_os_error(raised, raised.filename if isinstance(raised.filename, str) else "failed")
+        name = raised.filename if isinstance(raised.filename, str) else next(iter(own), "failed")
+        found = errors.from_os_error(raised, name)
         output.failure(found, as_json)
         return found.exit_code
+    except MemoryError as raised:
+        lacking = errors.ResourceError.wrap(
+            raised, "there is not enough memory", code="local.out-of-memory",
+            next="ask for less, or raise the limit (`ulimit -v`, the container's)",
+        )  # fmt: skip
+        output.failure(lacking, as_json)
+        return lacking.exit_code
     except Exception as raised:
         place = traceback.extract_tb(raised.__traceback__)[-1]
         output.failure(
@@ -137,22 +146,3 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if verbose:
             output.note(errors.redact("".join(traceback.format_exception(raised))))
         return errors.EXIT_FAILED
-
-
-def main() -> NoReturn:
-    """The console script."""
-    # A closed pipe is reported by write(); the signal would end us without a word.
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    # In the background of a script SIGINT arrives ignored; Ctrl-C must work for those who send it.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = run()
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

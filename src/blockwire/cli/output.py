@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blockwire import errors
@@ -15,13 +16,35 @@ from blockwire.names import Portal
 
 def plain(text: str = "") -> None:
     """A line on stdout."""
-    sys.stdout.write(errors.redact(text) + "\n")
+    _print(errors.redact(text))
+
+
+def _print(line: str) -> None:
+    with _said():
+        sys.stdout.write(line + "\n")
+
+
+def flush() -> None:
+    """What was printed has arrived, or this raises: a result that nobody gets is no success."""
+    with _said():
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # the reader has gone, which is no fault of anybody
+        raise
+    except OSError as error:
+        raise errors.from_os_error(error, "writing to the standard output") from error
 
 
 def note(text: str) -> None:
-    """A line on stderr, beside the result."""
-    sys.stderr.write(errors.redact(text.rstrip("\n")) + "\n")
-    sys.stderr.flush()
+    """A line on stderr, beside the result. Where that cannot be written the exit code has to do."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(errors.redact(text.rstrip("\n")) + "\n")
+        sys.stderr.flush()
 
 
 def _shown(value: Any) -> Any:
@@ -43,25 +66,26 @@ def _shown(value: Any) -> Any:
 
 
 def dumps(value: Mapping[str, Any]) -> str:
-    """One line of JSON."""
-    return json.dumps(_shown(value), ensure_ascii=False)
+    """One line of JSON, which stays JSON where the encoding lacks a character or a file's name is no text."""
+    text = json.dumps(_shown(value), ensure_ascii=False)
+    return text if can_show(text) else json.dumps(_shown(value))
 
 
 def document(schema: str, value: Mapping[str, Any]) -> None:
     """The one JSON object of a command; `schema` is `ls/1`."""
-    sys.stdout.write(dumps({"schema": f"blockwire.{schema}", **value}) + "\n")
+    _print(dumps({"schema": f"blockwire.{schema}", **value}))
 
 
 def event(name: str, value: Mapping[str, Any]) -> None:
     """One line of a JSON Lines stream."""
-    sys.stdout.write(dumps({"event": name, "time": round(time.time(), 6), **value}) + "\n")
-    sys.stdout.flush()
+    _print(dumps({"event": name, "time": round(time.time(), 6), **value}))
+    flush()
 
 
 def failure(error: errors.Error, as_json: bool) -> None:
     """A failure on stderr: cause, what was seen, what to do."""
     if as_json:
-        sys.stderr.write(dumps(error.to_json()) + "\n")
+        note(dumps(error.to_json()))
         return
     lines = [f"blockwire: {error.message}"]
     if error.evidence and error.evidence not in error.message:
@@ -77,6 +101,15 @@ def failure(error: errors.Error, as_json: bool) -> None:
 def colourful(stream: Any) -> bool:
     """Whether `stream` is a terminal that wants colour (NO_COLOR, TERM=dumb)."""
     return bool(stream.isatty()) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def can_show(text: str) -> bool:
+    """Whether the encoding of stdout has these characters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def style(text: str, code: str) -> str:

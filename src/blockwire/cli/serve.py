@@ -18,12 +18,14 @@ from blockwire.cli import output
 from blockwire.cli.flags import (
     SIZE,
     TRACE_HELP,
+    Seconds,
     chap_flags,
     keep_alive_flags,
     output_flags,
     read_only_flag,
     set_up_logging,
 )
+from blockwire.cli.process import settle
 
 if TYPE_CHECKING:
     from blockwire.config.model import Configuration
@@ -87,11 +89,11 @@ class ServeCommand(click.Command):
 @option("--workers", type=click.IntRange(0, 64), default=0, help="Data plane threads [one per core, at most 4].")
 @option("--config", "config_file", metavar="FILE", help="Serve what FILE (TOML or JSON) says, not arguments.")
 @option("--print-config", is_flag=True, help="Print the configuration that the arguments mean, and exit.")
-@option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait so long for initiators at the end [3].")
+@option("--timeout", type=Seconds(0), metavar="SECONDS", help="Wait so long for initiators at the end [3].")
 @option("--trace", metavar="DIR", help=TRACE_HELP)
 @option(
     "--statistics",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=10.0,
     metavar="SECONDS",
     help="Period of --json's statistics [10].",
@@ -171,16 +173,17 @@ class Teller:
         self._unread = False
 
     def _stream(self, name: str, values: dict[str, Any]) -> None:
-        """A line of the JSON stream. When its reader has gone, initiators must not suffer for it: serving goes on."""
+        """A line of the JSON stream. When its reader has gone, or the disk that it goes to is full, initiators must not
+        suffer for it: serving goes on."""
         if self._unread:
             return
         try:
             output.event(name, values)
-        except BrokenPipeError:
+        except OSError as error:
             self._unread = True
-            with contextlib.suppress(OSError):  # what is still in the buffer goes nowhere either
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            output.note("nobody reads the events any more; serving goes on without them")
+            settle(sys.stdout)
+            why = "nobody reads the events any more" if isinstance(error, BrokenPipeError) else str(error)
+            output.note(f"{why}; serving goes on without them")
 
     def event(self, event: TargetEvent) -> None:
         """Something happened to the target."""
@@ -196,7 +199,9 @@ class Teller:
 
         server = service.server
         if self.as_json:
+            self._unread = True  # unless this arrives: without it nobody knows what to attach, and there is no serving
             output.event("ready", {"schema": "blockwire.serve/1", **ready.as_json(server)})
+            self._unread = False
         elif self.has_command:
             if self.verbose:
                 output.note("\n".join(server.urls))
@@ -205,7 +210,7 @@ class Teller:
                 output.plain(url)
         else:
             output.plain(ready.text(server))
-        sys.stdout.flush()
+        output.flush()
 
     def warn(self, configuration: Configuration) -> None:
         """A portal that others can reach, without a limit to who may write."""
@@ -243,7 +248,10 @@ async def serve(
             os._exit(errors.EXIT_INTERRUPTED)
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     teller.warn(configuration)
     files = raise_open_files()
@@ -267,7 +275,7 @@ async def serve(
                 ticker.cancel()
     finally:
         await service.stop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
@@ -310,12 +318,13 @@ async def run_command(
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             # Ctrl-C reached the child through the terminal already; a second one does no harm.
+            # Not by `send_signal`: of a command that has just ended that takes the exit code, and who waits gets none.
             with contextlib.suppress(ProcessLookupError):
-                child.send_signal(getattr(signal, reasons[0]))
+                os.kill(child.pid, signal.Signals[reasons[0]])
             await asyncio.wait({ended}, timeout=COMMAND_SECONDS)
             if not ended.done():
                 with contextlib.suppress(ProcessLookupError):
-                    child.kill()
+                    os.kill(child.pid, signal.SIGKILL)
         code = await ended
     finally:
         stopping.cancel()

@@ -31,5 +31,5 @@ def default_target_name(host: str, stores: Sequence[str], host_name: str | None 
     ``host`` is :func:`host_id`, ``stores`` the store words in LUN order.
     """
     label = re.sub(r"[^a-z0-9-]+", "-", (host_name or socket.gethostname()).split(".")[0].lower()).strip("-") or "host"
-    seed = hashlib.sha256("\0".join((host, *stores)).encode()).hexdigest()
+    seed = hashlib.sha256("\0".join((host, *stores)).encode(errors="surrogateescape")).hexdigest()
     return f"{NAMING_AUTHORITY}:{label[:32]}.{seed[:12]}"

@@ -70,7 +70,7 @@ class StoreConfig(_Model):
     """Kind of store; a block device is a `file`."""
     path: str = ""
     """Path of the file or block device; empty for `ram` and `null`."""
-    size: _Size | None = Field(default=None, gt=0)
+    size: _Size | None = Field(default=None, gt=0, lt=1 << 63)
     """Bytes. `ram` and `null` need it. A file that is missing is created with it; one that exists has to match it."""
     options: dict[str, str] = {}
     """Options of this kind of store: `ram` file; `file` io, threads, direct."""

@@ -97,6 +97,12 @@ def parse_store(word: str) -> StoreWord:
     """The parts of a store word; ConfigurationError says what is wrong with it and what would be right."""
     if not word:
         raise _fail("a store is empty", repr(word), "write ram:1G, a path or null:10G", "configuration.store")
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        # A configuration is a document, in TOML or JSON: it has no way to write such a name.
+        then = "rename it, or serve it by a symbolic link"
+        raise _fail("a store's name has to be UTF-8", ascii(word), then, "configuration.store") from None
     scheme, colon, rest = word.partition(":")
     if colon and scheme in SIZED | PATHS:
         body, _, query = rest.partition("?")

@@ -22,6 +22,7 @@ _OS_NEXT = {
     "free space there, then do it again": (errno.ENOSPC, errno.EDQUOT),
     "use a file system that takes files of this size": (errno.EFBIG,),
     "raise the number of open files (`ulimit -n`, fs.file-max)": (errno.EMFILE, errno.ENFILE),
+    "it is closed: open or redirect it": (errno.EBADF,),
     "check the medium (`dmesg` may say more)": (errno.EIO,),
     "check the address and the route to it": (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNREFUSED),
 }

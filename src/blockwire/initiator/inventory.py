@@ -9,13 +9,15 @@ from blockwire import errors
 from blockwire.initiator import identify
 from blockwire.initiator.geometry import LunInfo
 from blockwire.initiator.logical_unit import Lun
-from blockwire.names import decode_lun
+from blockwire.names import Url, decode_lun
 from blockwire.scsi import cdb
 from blockwire.scsi.inquiry import DeviceType
 from blockwire.scsi.layout import MalformedScsiData
 from blockwire.scsi.luns import parse_lun_list
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from blockwire.initiator.session import Session
 
 LONGEST_COMMAND = 1 << 20
@@ -60,16 +62,21 @@ async def describe(session: Session, lun: int) -> LunInfo:
     )  # fmt: skip
 
 
+def no_such_lun(url: Url, lun: int, there: Sequence[int]) -> errors.NothingFoundError:
+    """The error of a LUN that its target does not have; it lists those `there`."""
+    return errors.NothingFoundError(
+        f"there is no LUN {lun} on {url.target}", code="device.no-such-lun",
+        evidence=f"LUNs: {', '.join(map(str, there)) or 'none'}",
+        next=f"list them with `blockwire ls '{replace(url, lun=None)}'`",
+    )  # fmt: skip
+
+
 async def open_lun(session: Session, lun: int, read_only: bool, *, owns_session: bool) -> Lun:
     """Opens a logical unit; the session ends with it when it `owns_session`. Errors as `Session.lun` names them."""
     standard = await identify.inquiry(session, lun)
     if standard.qualifier == 3 or standard.device_type == DeviceType.UNKNOWN:
         numbers = await lun_numbers(session)
-        raise errors.NothingFoundError(
-            f"there is no LUN {lun} on {session.url.target}", code="device.no-such-lun",
-            evidence=f"LUNs: {', '.join(map(str, numbers)) or 'none'}",
-            next=f"list them with `blockwire ls '{replace(session.url, lun=None)}'`",
-        )  # fmt: skip
+        raise no_such_lun(session.url, lun, numbers)
     if standard.device_type != DeviceType.BLOCK:
         raise errors.DeviceError(
             f"LUN {lun} of {session.url.target} is no disk (peripheral device type {standard.device_type:02X}h)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from os import PathLike, fspath
+from os import PathLike, fsdecode
 from typing import Any, Self
 
 from blockwire.config import arguments, authentication
@@ -32,7 +32,7 @@ class Target:
 
     def __init__(
         self,
-        *stores: str | PathLike[str],
+        *stores: str | bytes | PathLike[str],
         luns: Mapping[int, str] | None = None,
         portals: Sequence[str] = ("127.0.0.1:0",),
         advertise: Sequence[str] = (),
@@ -56,7 +56,7 @@ class Target:
     ) -> None:
         if configuration is None:
             configuration = arguments.build(
-                [fspath(store) for store in stores],
+                [fsdecode(store) for store in stores],
                 luns=[f"{lun}={store}" for lun, store in (luns or {}).items()],
                 portals=portals,
                 advertise=advertise,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -146,10 +147,12 @@ def _dressed(error: Error, config: LunConfig) -> Error:
         found.next = f"{scheme}: is no kind of store; these are: ram:SIZE, file:PATH, null:SIZE, or a path"
     elif isinstance(found, FileNotFoundError):
         found.next = "check the path" if config.read_only or config.store.size else "create it with --size SIZE"
+    elif found.errno == errno.EEXIST:
+        found.next = "it is a symbolic link to nothing: make what it points to, or remove it"
     elif found.errno == errno.ENOMEM:
         found.next = "use a smaller size"
     elif _is_ragged(config):
-        found.next = f"round it up: truncate --size=%{config.block_size} {config.store.path}"
+        found.next = f"round it up: truncate --size=%{config.block_size} {shlex.quote(config.store.path)}"
     found.next = _ADVICE.get(found.code) or found.next or "check the path, its size and its permissions"
     return found
 

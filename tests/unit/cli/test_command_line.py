@@ -53,7 +53,10 @@ def test_help_names_every_command_with_an_example(capsys: pytest.CaptureFixture[
         ["ls", "127.0.0.1", "-p", "127.0.0.1"], ["ls", "127.0.0.1", "-T", "not a name"], ["cp", "only-one"],
         ["bench", "127.0.0.1", "--rw", "randwrite"], ["bench", "127.0.0.1", "--verify"],
         ["bench", "127.0.0.1", "--rwmixread", "30"], ["cp", "/dev/zero", "-", "--verify"],
-        ["ls", "127.0.0.1", "--key", "x"],
+        ["ls", "127.0.0.1", "--key", "x"], ["bench", "127.0.0.1", "--seed", "-1"],
+        ["bench", "127.0.0.1", "--seed", str(1 << 64)], ["bench", "127.0.0.1", "--time", "nan"],
+        ["bench", "127.0.0.1", "--time", "inf"], ["ls", "127.0.0.1", "--timeout", "nan"], ["demo", "--time", "nan"],
+        ["serve", "null:1M", "--statistics", "inf"],
         ["ls", "127.0.0.1", "--timeout", "-1"], ["discover", "127.0.0.1", "--key", "Nonsense=1"],
     ],
 )  # fmt: skip
@@ -87,6 +90,8 @@ def test_each_failure_says_what_to_do(capsys: pytest.CaptureFixture[str], tmp_pa
     for words, code, said, following in (
         (["serve", "ram:1000"], "configuration.size", "1000", "512 or 1024"),
         (["serve", "ram:0"], "", "size 0 has to be more than 0", "correct"),
+        (["serve", "null:16E"], "", "has to be less than", "correct"),
+        (["serve", "no.img", "--size", str(1 << 64)], "", "has to be less than", "correct"),
         (["serve", "--lun", "99999=ram:1M"], "", "lun 99999 has to be less than 16384", "correct"),
         (["serve", "--config", str(tmp_path / "no.toml")], "", "no.toml", "check the path"),
         (["cp", str(tmp_path / "no"), str(file)], "", "cannot read", "check the path"),
@@ -253,6 +258,28 @@ def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def test_the_histogram_adds_up() -> None:
     text = bench.draw(((900, 10), (1500, 30), (64_000, 60)))
     assert [line.split("%")[0].split()[-1] for line in text.splitlines() if "█" in line] == ["10.00", "30.00", "60.00"]
+    coarse = bench.draw(((900, 10), (1500, 30), (64_000, 60)), fine=False)
+    assert coarse.isascii()
+    assert [line.count("#") for line in coarse.splitlines() if "#" in line] == [7, 20, 40]
+
+
+def test_no_command_at_all_is_told_on_the_error_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.split()[0]) == ("", "Usage:")
+
+
+def test_a_lack_of_memory_is_no_error_inside(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from blockwire.cli import flags
+
+    def lacking(*_: object) -> None:
+        raise MemoryError("cannot allocate memory")
+
+    monkeypatch.setattr(flags.Login, "url", lacking)
+    assert run(["ls", "127.0.0.1", "--json"]) == 1
+    assert failure(capsys)["code"] == "local.out-of-memory"
 
 
 def test_tables_align() -> None:

@@ -67,13 +67,15 @@ def test_a_traceback_is_for_those_who_ask(capsys: pytest.CaptureFixture[str], ve
     assert ("Traceback" in text) is shown
 
 
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ENOSPC])
 def test_serve_goes_on_when_nobody_reads_its_events(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
     teller = serve.Teller(True, 0, False, False)
+    monkeypatch.setattr(serve, "settle", lambda stream: None)
 
     def closed(*_: object) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(output, "event", closed)
     for _ in range(3):
