@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use blockwire_wire::Deframer;
+use blockwire_wire::{Deframer, serial};
 
 use super::data_out::Burst;
 use super::recovery::{ConnectionRecovery, Probe};
@@ -22,6 +22,12 @@ pub(super) struct Connection {
     /// Bursts put by (`fast_abort`), oldest first.
     pub held: Vec<Burst>,
     pub exp_stat_sn: u32,
+    /// ExpStatSN of the last request.
+    pub acknowledged: u32,
+    /// ExpStatSN of the last request that was answered: the target knows it.
+    pub settled: u32,
+    /// A ping that acknowledges is on its way.
+    pub acknowledging: bool,
     /// Tasks allegiant to it.
     pub tasks: u32,
     /// The task of the Data-In at hand.
@@ -44,6 +50,31 @@ pub(super) struct Connection {
     pub logged_out: Option<bool>,
     /// What is missing; made with the first loss.
     pub late: Option<Box<ConnectionRecovery>>,
+}
+
+impl Connection {
+    /// Statuses that came since the last request went out, which acknowledged those before.
+    pub fn unacknowledged(&self) -> u32 {
+        self.statuses_since(self.acknowledged)
+    }
+
+    /// Statuses that the target may not know yet to be acknowledged.
+    pub fn unsettled(&self) -> u32 {
+        self.statuses_since(self.settled)
+    }
+
+    /// A request with this ExpStatSN was answered.
+    #[inline]
+    pub fn settle(&mut self, exp_stat_sn: u32) {
+        if serial::less_than(self.settled, exp_stat_sn) {
+            self.settled = exp_stat_sn;
+        }
+    }
+
+    fn statuses_since(&self, exp_stat_sn: u32) -> u32 {
+        // below 0 after a status was put back (`hold_status`)
+        (self.exp_stat_sn.wrapping_sub(exp_stat_sn) as i32).max(0) as u32
+    }
 }
 
 impl InitiatorSession {
@@ -104,6 +135,9 @@ impl InitiatorSession {
             bursts: VecDeque::new(),
             held: Vec::new(),
             exp_stat_sn,
+            acknowledged: exp_stat_sn,
+            settled: exp_stat_sn,
+            acknowledging: false,
             tasks: 0,
             current: None,
             text: None,

@@ -106,10 +106,12 @@ impl InitiatorSession {
         }
         let slot = self.answered(conn, bhs, Kind::Nop, "NOP-In for a ping that was not sent (RFC 7143 11.19.1)")?;
         let task = &self.tasks[slot];
-        let (context, purpose) = (task.context, task.purpose);
+        let (context, purpose, told) = (task.context, task.purpose, task.bhs.exp_stat_sn());
         self.free(slot);
+        self.connection(conn).settle(told);
         match purpose {
             Purpose::KeepAlive => self.connection(conn).ping_sent = None,
+            Purpose::Acknowledge => self.connection(conn).acknowledging = false,
             Purpose::Probe => return self.on_probe(conn, bhs.initiator_task_tag()),
             Purpose::Plug => self.plug(conn),
             _ => self.hand_up(conn, context, bhs, data),
@@ -200,8 +202,10 @@ impl InitiatorSession {
                     context = task.context;
                     self.note_hole(slot);
                     self.free(slot);
-                    if purpose == Purpose::KeepAlive {
-                        self.connection(conn).ping_sent = None;
+                    match purpose {
+                        Purpose::KeepAlive => self.connection(conn).ping_sent = None,
+                        Purpose::Acknowledge => self.connection(conn).acknowledging = false,
+                        _ => {}
                     }
                     self.own_lost(purpose);
                     self.plug(conn);

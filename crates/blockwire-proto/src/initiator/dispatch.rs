@@ -157,6 +157,7 @@ impl InitiatorSession {
         }
         if serial::less_than(self.max_cmd_sn, max) {
             self.max_cmd_sn = max;
+            self.room.note_window(exp, max);
             return Ok(true);
         }
         Ok(false)

@@ -50,7 +50,7 @@ impl InitiatorSession {
 
     /// The connection for a command that names none, among those that still take commands.
     pub(super) fn pick_connection(&mut self) -> Option<ConnIndex> {
-        let Self { spread, connections, tasks, .. } = self;
+        let Self { spread, connections, tasks, room, .. } = self;
         let open = connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
         let mut open = open.filter(|(_, c)| !c.logging_out);
         let last = connections.get(spread.turn).and_then(Option::as_ref).filter(|c| !c.logging_out);
@@ -67,6 +67,9 @@ impl InitiatorSession {
                     let others = open.filter(|(i, _)| *i != spread.turn);
                     return others.min_by_key(|(_, c)| c.tasks).map(|(i, _)| i).or(Some(spread.turn));
                 }
+                if spread.run == 0 && last.is_some() && !room.lets_turn_pass(connections, spread.turn) {
+                    spread.run = 1;
+                }
                 if spread.run == 0 || last.is_none() {
                     let count = connections.len();
                     let behind = |at: ConnIndex| (at + 2 * count - spread.turn - 1) % count;
@@ -82,7 +85,8 @@ impl InitiatorSession {
                 let shares = if spread.one_machine { 2 } else { open.clone().count() as u32 };
                 let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
                 let more = if tasks.len() > FEW { tasks.len() as u32 / shares } else { 0 };
-                if last.is_none_or(|c| c.tasks >= fewest + more) {
+                let mut passes = || !spread.one_machine || room.lets_turn_pass(connections, spread.turn);
+                if last.is_none_or(|c| c.tasks >= fewest + more && passes()) {
                     spread.turn = least;
                 }
                 Some(spread.turn)

@@ -91,7 +91,7 @@ impl InitiatorSession {
                     self.reassign_refused(tag, response);
                 }
             }
-            Purpose::Caller | Purpose::KeepAlive | Purpose::Probe | Purpose::Plug => {
+            Purpose::Caller | Purpose::KeepAlive | Purpose::Acknowledge | Purpose::Probe | Purpose::Plug => {
                 if response == FUNCTION_COMPLETE {
                     self.apply_function(&request);
                 }

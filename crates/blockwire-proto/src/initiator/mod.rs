@@ -5,6 +5,7 @@
 //! | `task` | the task record and its table, initiator task tags |
 //! | `session` | commands and the command window, ends of tasks |
 //! | `connection` | connections, keep-alive |
+//! | `acknowledge` | acknowledging where no commands go |
 //! | `dispatch` | which PDU may come when: the receive half of `Endpoint`, StatSN |
 //! | `status` | StatSN and ExpStatSN: what waits for what |
 //! | `data_in` | placement of Data-In |
@@ -21,6 +22,7 @@
 //! | `plug` | gaps in CmdSN, the ping that finds losses |
 //! | `reassign` | tasks of a lost connection: freeze, TASK REASSIGN, command retry |
 
+mod acknowledge;
 mod connection;
 mod control;
 mod data_in;

@@ -154,9 +154,13 @@ impl InitiatorSession {
         let next = self.exp_cmd_sn;
         let over = self.tasks.slots(|t| {
             let passed = t.purpose == Purpose::Plug && t.pinged && serial::less_than(t.bhs.cmd_sn(), next);
-            t.conn == conn && t.state == State::Active && (passed || t.purpose == Purpose::Probe)
+            let answered = t.purpose == Purpose::Probe || t.purpose == Purpose::Acknowledge && t.pinged;
+            t.conn == conn && t.state == State::Active && (passed || answered)
         });
         for slot in over {
+            if self.tasks[slot].purpose == Purpose::Acknowledge {
+                self.connection(conn).acknowledging = false;
+            }
             self.free(slot);
         }
         self.plug(conn);
@@ -233,7 +237,7 @@ impl InitiatorSession {
         match purpose {
             Purpose::Abort(tag) => self.abort_refused(tag, u8::MAX),
             Purpose::Reassign(tag) => self.reassign_refused(tag, u8::MAX),
-            Purpose::Caller | Purpose::KeepAlive | Purpose::Probe | Purpose::Plug => {}
+            Purpose::Caller | Purpose::KeepAlive | Purpose::Acknowledge | Purpose::Probe | Purpose::Plug => {}
         }
     }
 

@@ -115,6 +115,10 @@ impl InitiatorSession {
             }
         }
         let Ending { status, sense, .. } = ending;
+        let task = &self.tasks[slot];
+        if let Some(Some(connection)) = self.connections.get_mut(task.conn) {
+            connection.settle(task.bhs.exp_stat_sn());
+        }
         self.end(slot, Outcome::Status { status, residual, read_residual, sense });
         Ok(())
     }

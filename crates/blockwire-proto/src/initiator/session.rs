@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use blockwire_wire::bhs::{FINAL, READ, WRITE, padding};
 use blockwire_wire::{Bhs, Opcode, serial};
 
+use super::acknowledge::Room;
 use super::connection::Connection;
 use super::data_out::Burst;
 use super::distribution::Spread;
@@ -88,6 +89,7 @@ pub struct InitiatorSession {
     /// Connections with a command retry that no numbered request follows yet (`retry_cover`).
     pub(super) uncovered: Vec<ConnIndex>,
     pub(super) spread: Spread,
+    pub(super) room: Room,
 }
 
 /// Room for this many PDUs in a send queue before it grows.
@@ -120,6 +122,7 @@ impl InitiatorSession {
             any_missed: false,
             uncovered: Vec::new(),
             spread: Spread::default(),
+            room: Room::new(exp_cmd_sn, max_cmd_sn),
         }
     }
 
@@ -321,11 +324,13 @@ impl InitiatorSession {
 
     /// Queues a request that has its CmdSN (the first time, or as a command retry, RFC 7143 7.2.1).
     pub(super) fn queue_request(&mut self, slot: Slot, conn: ConnIndex) {
+        self.keep_room(conn);
         let task = &mut self.tasks[slot];
         let connection = self.connections[conn].as_mut().expect("connection in use");
         task.state = State::Active;
         task.conn = conn;
         task.bhs.set_exp_stat_sn(connection.exp_stat_sn);
+        connection.acknowledged = connection.exp_stat_sn;
         task.epoch = connection.epoch;
         connection.tasks += 1;
         match task.kind {

@@ -60,6 +60,8 @@ pub(super) enum Purpose {
     Abort(u32),
     /// TASK REASSIGN of the task with this tag.
     Reassign(u32),
+    /// A ping that acknowledges statuses.
+    Acknowledge,
     /// A ping that finds out what was lost.
     Probe,
     /// A ping that fills a gap in CmdSN.

@@ -1,5 +1,6 @@
 //! The initiator against a target written by hand, byte for byte from RFC 7143 section 11's figures.
 
+mod acknowledge;
 mod connections;
 mod digests;
 mod distribution;
