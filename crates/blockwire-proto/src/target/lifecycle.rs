@@ -12,6 +12,10 @@ use crate::reassign::resume_data_in;
 use crate::slab::Slot;
 use crate::window::Position;
 
+/// Connections that are gone of which it is remembered what the initiator had: one that loses connection after connection, each
+/// with another CID, must not make it any number.
+const MOST_GONE: usize = 64;
+
 /// Why a task cannot be moved to another connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RebindError {
@@ -238,6 +242,9 @@ impl TargetSession {
             }
         }
         self.gone.retain(|numbers| numbers.cid != cid);
+        if self.gone.len() >= MOST_GONE {
+            self.gone.remove(0); // what was known of its answers is asked for again, or ends with its time
+        }
         self.gone.push(GoneNumbers { cid, acknowledged, sent, answers });
         self.pay_window_debt();
         self.late.connection_gone(conn);

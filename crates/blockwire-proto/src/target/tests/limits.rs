@@ -147,3 +147,53 @@ fn a_task_whose_log_was_given_up_moves_when_the_initiator_has_all_of_it() {
     let sent: Vec<(u8, u32)> = rig.sent(conn).iter().map(|(b, _)| (b.0[0], b.exp_data_sn())).collect();
     assert_eq!(sent, [(0x21, next)], "the status, and the number of the Data-In that there were (11.4.8)");
 }
+
+#[test]
+fn what_did_not_leave_cannot_be_acknowledged() {
+    let mut rig = level_1();
+    rig.ok(&command(0x80, 3, 1, 0));
+    let slot = rig.delivered()[0];
+    rig.session.finish(slot, Finish::default());
+    // StatSN 100 waits in the queue; whoever acknowledges it makes it up
+    rig.ok(&Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, NO_TAG).u32(24, 2).u32(28, 101));
+    assert!(rig.events().is_empty(), "its record is still needed");
+    assert_eq!((rig.session.tasks().count(), rig.session.connection(0).expect("there").exp_stat_sn()), (1, 100));
+    assert_eq!(rig.sent(0)[0].0.stat_sn(), 100);
+    rig.ok(&Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, NO_TAG).u32(24, 2).u32(28, 101));
+    assert_eq!(rig.events(), [TargetEvent::Released(slot)]);
+}
+
+#[test]
+fn a_command_that_came_on_another_connection_meanwhile_is_the_duplicate() {
+    let mut rig = level_1();
+    rig.connect(connection(1, 4096));
+    let late = command(0xa0, 3, 1, 512).with(&[1; 512]).bytes((false, false));
+    rig.feed(0, &late[..300], 300).expect("goes on");
+    rig.feed(1, &command(0xa0, 4, 1, 512).with(&[2; 512]).bytes((false, false)), 999).expect("goes on");
+    let first = rig.delivered();
+    assert_eq!((first.len(), rig.session.find(4)), (1, Some(first[0])));
+    rig.feed(0, &late[300..], 999).expect("goes on");
+    assert!(rig.delivered().is_empty(), "4.2.2.1: silently ignored");
+    assert_eq!((rig.session.numbers().exp_cmd_sn, rig.session.find(3)), (2, None));
+}
+
+#[test]
+fn ping_data_that_nobody_reads_back_is_bounded() {
+    for immediate in [false, true] {
+        let mut rig = level_1();
+        rig.session.limits.side_answers = 1000;
+        let most = rig.session.limits.control_bytes as usize;
+        let mut refused = false;
+        for n in 0..30 {
+            let mut ping = Pdu::new(0x00, 0x80).u32(16, n).u32(20, NO_TAG).u32(24, n + 1).u32(28, 100);
+            ping.bhs[0] |= if immediate { 0x40 } else { 0 };
+            if !refused {
+                rig.ok(&ping.with(&[7; 8192]));
+            }
+            let queue = rig.session.send_queue(0);
+            refused |= queue.iter().any(|pdu| pdu.bhs().0[0] == 0x3f);
+            assert!(queue.unsent_bytes() < most + 2 * 8300, "{} bytes", queue.unsent_bytes());
+        }
+        assert!(refused, "11.17.1: by a Reject");
+    }
+}

@@ -130,6 +130,23 @@ fn a_read_is_sent_again_from_the_byte_that_is_missing() {
 }
 
 #[test]
+fn a_read_that_lacks_its_status_alone_gets_that_alone() {
+    let mut rig = two_connections();
+    rig.ok(&command(0xc0, 3, 1, 10_000));
+    let slot = rig.delivered()[0];
+    rig.session.send_data(slot, 0, 10_000, true, Some(Finish::good(Residual::None)));
+    assert_eq!(rig.sent(0).len(), 3);
+    rig.session.freeze_connection(0);
+    // ExpDataSN is the number after the last one (11.5.7)
+    assert_eq!(rig.session.rebind(slot, 1, 3), Ok(Rebound::Answered));
+    rig.drain();
+    assert_eq!(rig.events(), [TargetEvent::Acknowledged { slot, offset: 10_000 }]);
+    let sent = rig.sent(1);
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].0.0[0], sent[0].0.status(), sent[0].0.exp_data_sn()), (0x21, 0, 3), "11.4.8: three Data-In");
+}
+
+#[test]
 fn an_answer_lost_with_its_connection_is_sent_again() {
     let mut rig = two_connections();
     rig.ok(&command(0xa0, 3, 1, 100).with(&[1; 100]));
@@ -179,6 +196,32 @@ fn a_fenced_response_waits_for_acknowledgements_and_holds_later_ones() {
     assert!(sent.iter().all(|(b, _)| b.initiator_task_tag() != 3));
     rig.feed(1, &ack(101), 48).expect("fine");
     assert_eq!(rig.sent(1)[0].0.initiator_task_tag(), 3);
+}
+
+#[test]
+fn a_status_does_not_pass_the_fence_in_a_data_in() {
+    let mut rig = two_connections();
+    for (conn, itt, sn) in [(0, 1, 1), (1, 2, 2), (1, 3, 3)] {
+        rig.feed(conn, &command(0xc0, itt, sn, 512).bytes((false, false)), 48).expect("fine");
+    }
+    let slots = rig.delivered();
+    rig.session.finish(slots[0], Finish::default());
+    rig.sent(0);
+    rig.session.set_effects(slots[1], true, false);
+    rig.session.finish(slots[1], Finish::default());
+    // data is no response: it may leave, its status may not (4.2.2.3.3 d)
+    rig.session.send_data(slots[2], 0, 512, true, Some(Finish::good(Residual::None)));
+    let sent = rig.sent(1);
+    assert_eq!(sent.len(), 1);
+    assert_eq!((sent[0].0.0[0], sent[0].0.flags()), (0x25, 0x80), "no S bit");
+    let ack = |stat_sn| {
+        Pdu::new(0x40, 0x80).u32(16, NO_TAG).u32(20, NO_TAG).u32(24, 4).u32(28, stat_sn).bytes((false, false))
+    };
+    rig.feed(0, &ack(101), 48).expect("fine");
+    rig.sent(1);
+    rig.feed(1, &ack(101), 48).expect("fine");
+    let status = rig.sent(1)[0].0;
+    assert_eq!((status.0[0], status.initiator_task_tag(), status.exp_data_sn()), (0x21, 3, 1));
 }
 
 /// Logout "for recovery" (11.14) of CID 0 on connection 1, with the ExpStatSN of connection 0 (11.14.4).

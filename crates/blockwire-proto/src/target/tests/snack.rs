@@ -250,6 +250,42 @@ fn acknowledgement_is_asked_for_once_a_burst_and_frees_the_data() {
 }
 
 #[test]
+fn acknowledgement_is_not_asked_for_more_often_than_once_every_max_burst_length() {
+    // sequences are whole segments: with 3,000 bytes each they end after 6,000, which is less than MaxBurstLength (8,192)
+    let mut rig = Rig::new(level(1));
+    rig.connect(connection(0, 3000));
+    rig.ok(&command(0xc0, 3, 1, 40_000));
+    let slot = rig.delivered()[0];
+    rig.session.set_soliciting(true);
+    let mut last = 0;
+    for from in (0..36_000).step_by(6000) {
+        rig.session.send_data(slot, from, 6000, false, None);
+        let sent = rig.sent(0);
+        assert!(sent[1].0.is_final());
+        for (bhs, _) in sent.iter().filter(|(b, _)| b.flags() & 0x40 != 0) {
+            let end = bhs.buffer_offset() + bhs.data_segment_length();
+            assert!(end - last >= 8192, "11.7.2: MUST NOT, {last} and {end}");
+            last = end;
+            rig.ok(&snack(2, NO_TAG, bhs.target_transfer_tag(), 100, bhs.data_sn() + 1, 0));
+        }
+    }
+    assert_eq!(last, 36_000);
+}
+
+#[test]
+fn a_status_that_did_not_leave_cannot_be_asked_for_again() {
+    let mut rig = rig();
+    rig.ok(&command(0x80, 3, 1, 0));
+    let slot = rig.delivered()[0];
+    rig.session.finish(slot, Finish::default());
+    rig.ok(&snack(1, NO_TAG, NO_TAG, 100, 100, 1));
+    let sent = rig.sent(0);
+    let seen: Vec<_> = sent.iter().map(|(b, _)| (b.0[0], b.stat_sn())).collect();
+    assert_eq!(seen, [(0x21, 100), (0x3f, 101)], "11.16: never sent, a protocol error; and the answer once");
+    assert_eq!(sent[1].0.response(), reject::PROTOCOL_ERROR);
+}
+
+#[test]
 fn level_0_never_asks_for_acknowledgement() {
     let mut rig = Rig::new(level(0));
     rig.connect(connection(0, 4096));
