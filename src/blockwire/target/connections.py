@@ -56,9 +56,11 @@ class Remains:
 
 
 class Connections:
-    """Live connections and remains of one session. ``expired`` is called when the time of remains is up."""
+    """Live connections and remains of one session. ``expired`` is called when the time of remains is up, and for the
+    oldest when there are more than ``most``: an initiator that loses connection after connection, each with another
+    CID, could have any number of tasks kept otherwise."""
 
-    def __init__(self, runtime: Runtime, expired: Callable[[Remains], Awaitable[None]]) -> None:
+    def __init__(self, runtime: Runtime, expired: Callable[[Remains], Awaitable[None]], most: int) -> None:
         self.live: dict[int, Connection] = {}
         self.remains: dict[int, Remains] = {}
         self.joining: set[int] = set()
@@ -66,6 +68,7 @@ class Connections:
         self.session = TARGET_SESSION.step(TARGET_SESSION.start, "N1")
         self._runtime = runtime
         self._expired = expired
+        self._most = most
 
     @property
     def cids(self) -> frozenset[int]:
@@ -111,6 +114,9 @@ class Connections:
         left.timer = self._runtime.spawn(self._time_out(left, seconds), f"cleanup of connection {cid}")
         if not self.live and self.session is SessionState.LOGGED_IN:
             self.session = TARGET_SESSION.step(self.session, "N5")  # session failure (6.3.6)
+        for oldest in list(self.remains.values())[: max(0, len(self.remains) - self._most)]:
+            oldest.stop()
+            oldest.timer = self._runtime.spawn(self._time_out(oldest, 0.0), f"cleanup of connection {oldest.cid}")
         return left
 
     async def _time_out(self, left: Remains, seconds: float) -> None:

@@ -23,6 +23,9 @@ from blockwire.wire.task import TaskManagementRequest
 
 _log = logging.getLogger("blockwire.target")
 
+_REMAINS = 4
+"""For each connection that a session may have, so many that are gone are remembered with their tasks."""
+
 
 class Recovery:
     """The connections of one session.
@@ -42,7 +45,7 @@ class Recovery:
         attention: Callable[[Iterable[int] | None], None],
         empty: Callable[[str, str], None],
     ) -> None:
-        self.connections = Connections(runtime, self._expired)
+        self.connections = Connections(runtime, self._expired, _REMAINS * parameters.max_connections)
         self._session = session
         self._parameters = parameters
         self._plane = plane

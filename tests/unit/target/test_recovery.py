@@ -192,6 +192,25 @@ def test_a_lost_connection_can_be_logged_out_below_level_2(run: Run) -> None:
     scenario(run, body, level=1)
 
 
+def test_connections_that_are_lost_one_after_the_other_are_not_remembered_without_end(run: Run) -> None:
+    # each with a CID of its own, within the time that their tasks are kept
+    async def body(joined: Joined) -> None:
+        for cid in range(2, 22):
+            assert await joined.join(cid) == 0
+            joined.freeze(100 + cid, cid)
+            await joined.lose(cid)
+        (session,) = joined.bench.server.sessions
+        assert list(session.recovery.connections.remains) == list(range(14, 22))  # type: ignore[attr-defined]
+        assert [scope.initiator_task_tag for scope, *_ in joined.calls("abort")] == list(range(102, 114))
+        assert joined.alive
+        # the others are there to be reassigned
+        response, _ = await joined.log_out(LogoutReason.REMOVE_FOR_RECOVERY, 21)
+        assert response.response == 0
+        assert (await joined.reassign(121))[0] == 0
+
+    scenario(run, body, connections=2, retain=3600)
+
+
 def test_without_time2retain_it_does_not(run: Run) -> None:
     async def body(joined: Joined) -> None:
         await joined.lose(1)
