@@ -120,6 +120,58 @@ def test_not_required_lets_others_in_and_checks_those_that_offer() -> None:
             pair.run(pair.connect())
 
 
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("joining", ["bob", None])
+@pytest.mark.parametrize("required", [True, False])
+def test_all_connections_of_a_session_prove_the_same_account(level: int, joining: str | None, required: bool) -> None:
+    """RFC 7143 9.2: at once or one after the other, another account or none is an authentication failure."""
+    others = b"somebody-else-9"
+    accounts = (
+        AccountConfig(user="alice").with_secret(Secret(IN)),
+        AccountConfig(user="bob").with_secret(Secret(others)),
+    )
+    asked = AuthenticationConfig(accounts=accounts, required=required)
+    keys = {"MaxConnections": "2", "ErrorRecoveryLevel": str(level), "DefaultTime2Wait": "0"}
+    with ChapPair(asked, target_keys={"DefaultTime2Wait": "0"}) as pair:
+        pair.become(account("alice", IN))
+
+        async def body() -> None:
+            async with await pair.open(keys=keys) as lun:
+                session = lun.session
+                assert session.cids == (1, 2)
+                await session.remove_connection(2)
+                mine = InitiatorCredentials(account(joining, others)) if joining else None
+                leading = session._open_login()
+                leading.options = replace(leading.options, credentials=mine)
+                with pytest.raises(errors.AuthenticationError) as caught:
+                    await session.add_connection()
+                assert caught.value.status == 0x0201
+                # nor does one of these take the place of alice's own
+                with pytest.raises(errors.AuthenticationError):
+                    await session.connections._add(1, reinstate=True)
+                leading.options = session.options
+                await write_and_read(lun)
+                assert await session.add_connection() == 2
+
+        pair.run(body())
+
+
+def test_a_target_that_authenticates_connections_of_one_session_differently() -> None:
+    with ChapPair() as pair:
+        pair.become(account("alice", IN))
+
+        async def body() -> None:
+            async with await pair.open(keys={"MaxConnections": "2"}) as lun:
+                session = lun.session
+                await session.remove_connection(2)
+                session._open_login().account = ""  # as if it had not asked on the leading connection
+                with pytest.raises(errors.AuthenticationError, match="differently") as caught:
+                    await session.add_connection()
+                assert caught.value.whose == "peer"
+
+        pair.run(body())
+
+
 def test_a_lost_session_authenticates_again() -> None:
     with ChapPair(target_keys={"DefaultTime2Wait": "0"}) as pair:
         pair.become(account("alice", IN), account("disk", OUT))

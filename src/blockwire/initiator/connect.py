@@ -43,6 +43,8 @@ class LoggedIn:
     """TargetPortalGroupTag of the login (13.9; 0 is a tag like any other); None when the target named none."""
     home: Portal | None = None
     """Where the next login begins; another than before when the target moved for good."""
+    account: str = ""
+    """The CHAP name that this side proved; empty: the target did not ask for it."""
 
     def handoff(self) -> ConnectionHandoff:
         """Gives the transport away: call it once."""
@@ -290,5 +292,5 @@ async def log_in(
     )  # fmt: skip
     return LoggedIn(
         transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options,
-        result.portal_group_tag, home,
+        result.portal_group_tag, home, result.authenticated_as,
     )  # fmt: skip

@@ -10,6 +10,7 @@ from blockwire.dataplane.api import Limits, SessionNumbers
 from blockwire.initiator.connect import LoggedIn, check_portal_group, log_in_anywhere, preferences
 from blockwire.login.initiator import LoginPlan
 from blockwire.names import Isid
+from blockwire.wire.constants import LoginStatus
 
 if TYPE_CHECKING:
     from blockwire.net.runtime import Runtime
@@ -56,9 +57,17 @@ async def log_in_further(
                 2, 8, f"{portal} belongs to another portal group than the session", code="login.portal-group",
                 whose="peer", evidence=f"TargetPortalGroupTag={tag}, expected {leads}",
             )  # fmt: skip
+        if result.authenticated_as != leading.account:
+            # 9.2: authenticated and other connections do not belong into one session
+            raise errors.login_error(
+                LoginStatus.AUTHENTICATION_FAILURE, "the target authenticates connections of one session differently",
+                whose="peer",
+                evidence=f"CHAP_N={result.authenticated_as or 'none'}, {leading.account or 'none'} before",
+            )  # fmt: skip
     except BaseException:
         transport.close()
         raise
     return LoggedIn(
-        transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options, leads
-    )
+        transport, portal, result.parameters, spec, result.cid, result.stat_sn, result.over_read, options, leads,
+        account=leading.account,
+    )  # fmt: skip

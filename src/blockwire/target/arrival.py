@@ -203,6 +203,15 @@ class Arrival:
             joined = server.sessions.find(name)
             if not isinstance(joined, TargetSession) or joined.tsih != admission.tsih:
                 raise login_error(LoginStatus.SESSION_DOES_NOT_EXIST, whose="peer")
+            if joined.account != admission.authenticated_as:
+                # 9.2: one method and one identity for all connections of a session, at once or one after the other
+                raise login_error(
+                    LoginStatus.AUTHENTICATION_FAILURE,
+                    "the session was opened by somebody else",
+                    whose="peer",
+                    evidence=f"CHAP_N={admission.authenticated_as[:60] or 'none'}, TSIH {joined.tsih}",
+                    next="log every connection of a session in with the same CHAP account",
+                )
             joined.reserve(admission.cid)
             self._session, self._joined = joined, admission.cid
             if admission.action is Action.REINSTATE_CONNECTION:

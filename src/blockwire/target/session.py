@@ -134,6 +134,8 @@ class TargetSession:
         self.tsih = tsih
         self.parameters: Parameters = admission.parameters
         self.initiator_name = admission.initiator_name
+        self.account = admission.authenticated_as
+        """The CHAP name that all its connections have to prove; empty: none of them may (9.2)."""
         self.isid = bytes(admission.isid)
         self.name = SessionName.of(admission.initiator_name, self.isid, admission.target_name, device.portal_group_tag)
         self.nexuses: dict[int, Nexus] = {}
