@@ -18,7 +18,7 @@ from blockwire.initiator.options import Timers
 from blockwire.testing.memory_link import INITIATOR, TARGET
 from blockwire.testing.stepped_pair import SteppedPair
 from blockwire.testing.tap import PassingPdu
-from blockwire.testing.virtual_network import Faults
+from blockwire.testing.virtual_network import Faults, Link
 from blockwire.wire.constants import LogoutReason, Opcode
 from tests.pair.exchange import pattern
 from tests.pair.recovery_exchange import (
@@ -293,6 +293,44 @@ def test_commands_of_another_length_go_on_on_another_connection() -> None:
 
         pair.run(body())
         assert pair.stored(8192, 6144) == data_of(0, 1)
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_request_that_no_connection_survives_ends(connections: int) -> None:
+    """Neither for ever nor without a pause: each time that it is sent, or reassigned, its connection is lost."""
+    timers = Timers(timeout=5.0, replacement_timeout=60.0)
+    with recovery_pair(connections, 2, tapped=True, timers=timers) as pair:
+        lost: list[float] = []
+
+        def prepare(link: Link) -> None:
+            def intercept(pdu: PassingPdu) -> list[bytes]:
+                reassigns = pdu.opcode == Opcode.TASK_MANAGEMENT_REQUEST and pdu.raw[1] & 0x7F == 8
+                if pdu.end == INITIATOR and (pdu.opcode == Opcode.SCSI_COMMAND or reassigns):
+                    lost.append(pair.now)
+                    link.cut_now()
+                    return []
+                return [pdu.raw]
+
+            assert link.tap is not None
+            link.tap.intercept = intercept
+
+        async def body() -> None:
+            async with await pair.open() as lun:
+                for link in pair.links:
+                    prepare(link)
+                pair.network.on_link = prepare
+                began = pair.now
+                with pytest.raises((errors.TimedOutError, errors.ConnectionLostError)):
+                    await lun.pread(512, 0)
+                assert pair.now - began < 3600
+                # within any minute no more than the pauses of two connections allow
+                assert max(sum(at <= other < at + 60 for other in lost) for at in lost) <= 40
+                pair.network.on_link = None
+                for link in pair.links:
+                    link.tap.intercept = None  # type: ignore[union-attr]
+                await lun.pread(512, 0)
+
+        pair.run(body())
 
 
 # ---------------------------------------------------------------------- connections of a live session

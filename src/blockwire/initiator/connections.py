@@ -36,6 +36,8 @@ _log = logging.getLogger("blockwire.initiator")
 
 AGAIN_SECONDS = 0.05
 """Pause before tasks that could not be moved yet are looked at again."""
+STEADY_SECONDS = 5.0
+"""A connection that is lost again within this time of its return is lost in a row: its recovery waits longer."""
 GONE = frozenset({LoginStatus.SESSION_DOES_NOT_EXIST, LoginStatus.CANNOT_INCLUDE_IN_SESSION, LoginStatus.NOT_FOUND})
 """Login statuses that mean: the target does not know this session any more."""
 
@@ -103,6 +105,8 @@ class Connections:
         self._joining: set[int] = set()
         self._refill_at = 0.0
         self._refill_attempt = 0
+        self._rows: dict[int, tuple[int, float]] = {}
+        """By CID: losses in a row, and when the next one would not belong to them."""
         self._runner: Spawned | None = None
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
@@ -133,6 +137,7 @@ class Connections:
         self.live = {leading.cid: self._entered(leading)}
         self.wanted = max(1, leading.parameters.max_connections)
         self._refill_at, self._refill_attempt = 0.0, 0
+        self._rows.clear()
 
     @staticmethod
     def _entered(login: LoggedIn) -> Connection:
@@ -293,15 +298,25 @@ class Connections:
         connection.step("T15")
         found = connection.login.parameters
         now = self._session.runtime.now()
-        wait = float(found.default_time2wait)
+        deadline = now + found.default_time2wait + found.default_time2retain
+        wait = self._wait_after_loss(cid, now, float(found.default_time2wait))
         if self.keeps:
-            self.lost[cid] = Lost(cid, now + wait, now + wait + found.default_time2retain, connection.state)
+            self.lost[cid] = Lost(cid, now + wait, deadline, connection.state)
         elif not self.live:
             return False
         self._refill_at = max(self._refill_at, now + wait)
         _log.info("connection %d with %s lost: %s", cid, self._session.target_name, code)
         self._start()
         return True
+
+    def _wait_after_loss(self, cid: int, now: float, time2wait: float) -> float:
+        """Seconds until something is done about it: Time2Wait, and more when the same connection is lost again and
+        again as soon as it is back, as by a request that the target does not survive."""
+        losses, until = self._rows.get(cid, (0, 0.0))
+        losses = losses if now < until else 0
+        wait = self._session.timers.backoff.pause(losses - 1, time2wait) if losses else time2wait
+        self._rows[cid] = (losses + 1, now + wait + STEADY_SECONDS)
+        return wait
 
     def wrecked(self) -> None:
         """The plane knows nothing of the session any more: nothing of it can be recovered."""

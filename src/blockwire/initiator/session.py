@@ -374,15 +374,18 @@ class Session:
 
     async def _in_time(self, future: asyncio.Future[TaskDone]) -> bool:
         """Waits for a request as long as it may take; False when it did not end. While a lost connection is being
-        recovered its time stands still: that ends by timers of its own."""
-        while True:
+        recovered its time stands still: that ends by timers of its own. A request that is in flight whenever a
+        connection is lost may be the cause: its time stands still `MAX_LOSSES` times only."""
+        for _ in range(retry_policy.MAX_LOSSES):
             with contextlib.suppress(TimeoutError):
                 async with self.runtime.timeout(self.timers.timeout):
                     await asyncio.shield(future)
             if future.done() or not self.connections.lost:
                 return future.done()
-            while self.connections.lost and not future.done():
+            until = max(lost.deadline for lost in self.connections.lost.values())
+            while self.connections.lost and not future.done() and self.runtime.now() < until:
                 await self.runtime.sleep(self.timers.reopen_first)
+        return future.done()
 
     async def ask(self, lun: int, command: bytes, length: int) -> bytes:
         """Data-In of a command that can be repeated; DeviceError with its sense when it fails."""
