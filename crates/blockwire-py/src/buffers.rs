@@ -3,11 +3,11 @@
 use std::ffi::c_char;
 
 use blockwire_engine::initiator::Memory;
-use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::PyValueError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
 /// What keeps a request's memory alive and in place. Dropped with the GIL held, in `drain`, `wait` and `execute` only.
 pub enum Pin {
@@ -16,7 +16,7 @@ pub enum Pin {
     /// A `bytes` object of the caller, which nobody can change.
     Bytes(#[allow(dead_code, reason = "held, not read")] Py<PyBytes>),
     /// An exporter of the buffer protocol.
-    Buffer(#[allow(dead_code, reason = "held, not read")] PyBuffer<u8>),
+    Buffer(#[allow(dead_code, reason = "held, not read")] PyUntypedBuffer),
     /// A copy of a writable buffer.
     Copy(#[allow(dead_code, reason = "held, not read")] Box<[u8]>),
     /// A `bytes` object made here, not shown to Python before it is filled.
@@ -44,8 +44,24 @@ fn length(len: usize) -> PyResult<u32> {
     u32::try_from(len).map_err(|_| PyValueError::new_err("a buffer is shorter than 4 GiB"))
 }
 
-fn contiguous(buffer: &PyBuffer<u8>) -> PyResult<()> {
-    if buffer.is_c_contiguous() { Ok(()) } else { Err(PyBufferError::new_err("the buffer must be contiguous")) }
+/// The caller's mistake, as `blockwire.errors` names it.
+fn unusable(py: Python<'_>, why: &str) -> PyErr {
+    let build = || -> PyResult<Bound<'_, PyAny>> {
+        let details = PyDict::new(py);
+        details.set_item("code", "usage.buffer")?;
+        py.import("blockwire.errors")?.getattr("UsageError")?.call((why,), Some(&details))
+    };
+    build().map_or_else(|error| error, PyErr::from_value)
+}
+
+/// The memory of an exporter, whatever its items are: what goes over the wire is bytes.
+fn exported(object: &Bound<'_, PyAny>) -> PyResult<PyUntypedBuffer> {
+    // Some exporters (ctypes) leave the strides out, which a memory view fills in.
+    let buffer = match PyUntypedBuffer::get(object) {
+        Ok(buffer) => buffer,
+        Err(_) => PyUntypedBuffer::get(PyMemoryView::from(object)?.as_any())?,
+    };
+    if buffer.is_c_contiguous() { Ok(buffer) } else { Err(unusable(object.py(), "the buffer is not contiguous")) }
 }
 
 /// Data for the target: `bytes` and read-only exporters in place, a writable exporter copied unless `borrow`.
@@ -62,8 +78,7 @@ pub fn outgoing(object: Option<&Bound<'_, PyAny>>, borrow: bool) -> PyResult<(Me
         let memory = unsafe { Memory::new(data.as_ptr().cast_mut(), length(data.len())?) };
         return Ok((memory, Pin::Bytes(bytes.clone().unbind())));
     }
-    let buffer = PyBuffer::<u8>::get(object)?;
-    contiguous(&buffer)?;
+    let buffer = exported(object)?;
     let len = length(buffer.len_bytes())?;
     if len == 0 {
         return Ok((Memory::NONE, Pin::None));
@@ -74,7 +89,8 @@ pub fn outgoing(object: Option<&Bound<'_, PyAny>>, borrow: bool) -> PyResult<(Me
         let memory = unsafe { Memory::new(buffer.buf_ptr().cast(), len) };
         return Ok((memory, Pin::Buffer(buffer)));
     }
-    let mut copy = buffer.to_vec(object.py())?.into_boxed_slice();
+    // SAFETY: the export holds `len` contiguous bytes in place, and the GIL is held while they are copied.
+    let mut copy: Box<[u8]> = unsafe { std::slice::from_raw_parts(buffer.buf_ptr().cast::<u8>(), len as usize) }.into();
     // SAFETY: the boxed memory stays in place until the pin is dropped.
     let memory = unsafe { Memory::new(copy.as_mut_ptr(), len) };
     Ok((memory, Pin::Copy(copy)))
@@ -82,10 +98,9 @@ pub fn outgoing(object: Option<&Bound<'_, PyAny>>, borrow: bool) -> PyResult<(Me
 
 /// Room for data from the target: a writable buffer of the caller.
 pub fn incoming(object: &Bound<'_, PyAny>) -> PyResult<(Memory, Pin)> {
-    let buffer = PyBuffer::<u8>::get(object)?;
-    contiguous(&buffer)?;
+    let buffer = exported(object)?;
     if buffer.readonly() {
-        return Err(PyTypeError::new_err("the buffer to read into must be writable"));
+        return Err(unusable(object.py(), "read: the buffer is read-only"));
     }
     let len = length(buffer.len_bytes())?;
     // SAFETY: the export holds the memory in place until the pin is dropped; the caller leaves it alone until then, as documented.

@@ -66,6 +66,13 @@ class Dispatch:
         if self._fd >= 0:
             self._loop.add_reader(self._fd, self._readable)
 
+    def check_loop(self) -> None:
+        """UsageError on any other loop than the attached one: what is awaited there would never end."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise errors.UsageError(
+                "it was opened on another event loop", code="usage.loop", next="open it on the loop that uses it"
+            )
+
     def close(self) -> None:
         """Stops watching; whatever still waits fails with `ClosedError`."""
         if self._loop is not None and self._fd >= 0:
@@ -78,7 +85,7 @@ class Dispatch:
         self._answers.clear()
         self._tasks.clear()
         for future in waiting:
-            if not future.done():
+            if not future.done() and not future.get_loop().is_closed():  # there nobody can wait any more
                 self._refuse(future)
 
     @staticmethod

@@ -15,12 +15,16 @@ from blockwire.names import Url, iscsi_name, parse_size
 
 def parse_url(url: str | Url) -> Url:
     """A URL as given; UsageError when it is none."""
-    return url if isinstance(url, Url) else Url.parse(url)
+    if isinstance(url, Url):
+        return url
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is text, not {type(url).__name__}")
+    return Url.parse(url)
 
 
 def options(
     url: Url,
-    keys: Mapping[str, str] | None,
+    keys: Mapping[str, str | int] | None,
     initiator_name: str | None,
     timeout: float | None,
     chap_user: str | None,
@@ -40,7 +44,7 @@ def options(
     asked = dict(url.options)
     named = (*asked.get("quirks", "").split(","), *quirks)
     return Options(
-        keys={**dict(url.keys), **(keys or {})},
+        keys={**dict(url.keys), **{name: str(value) for name, value in (keys or {}).items()}},
         initiator_name=iscsi_name(initiator_name) if initiator_name else "",
         credentials=credentials(url, chap_user, chap_secret, mutual_user, mutual_secret),
         timers=keep_alive(timers, asked),

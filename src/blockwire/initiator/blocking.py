@@ -6,8 +6,10 @@ plane on the caller's own thread; whatever is not plain success goes to the asyn
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -41,13 +43,14 @@ class Lun:
     """
 
     __slots__ = (
-        "__weakref__", "_block", "_execute_io", "_field", "_longest", "_session", "_size", "_timeout", "_writable",
-        "control", "core",
+        "__weakref__", "_block", "_execute_io", "_field", "_longest", "_opener", "_session", "_size", "_timeout",
+        "_writable", "control", "core",
     )  # fmt: skip
 
-    def __init__(self, core: logical_unit.Lun, control: ControlThread) -> None:
+    def __init__(self, core: logical_unit.Lun, control: ControlThread, opener: Session | None = None) -> None:
         self.core = core
         self.control = control
+        self._opener = opener  # kept, so that `connect(url).lun(0)` does not lose its session
         self._session = core.session
         self._execute_io: Any = core.session.plane.execute_io
         self._field = core._field
@@ -62,7 +65,7 @@ class Lun:
     @property
     def session(self) -> Session:
         """The session it belongs to."""
-        return Session(self.core.session, self.control)
+        return self._opener or Session(self.core.session, self.control)
 
     @property
     def lun(self) -> int:
@@ -102,11 +105,20 @@ class Lun:
     def __repr__(self) -> str:
         return repr(self.core)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Lun belongs to its process: open its URL in another one")
+
     def __enter__(self) -> Self:
+        self.core._check_open()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        core = getattr(self, "core", None)
+        if core is not None and core._owns_session:
+            _dropped(self, core.session, self.control)
 
     def close(self) -> None:
         """Ends the use of the LUN; the session too when it was opened for it. Idempotent."""
@@ -262,14 +274,29 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _dropped(handle: Lun | Session, session: aio_session.Session, control: ControlThread) -> None:
+    """What happens to a session whose handle nobody has any more: it ends, as an open file does."""
+    if session.closed:
+        return
+    try:
+        _ = control.loop
+    except errors.Error:  # the parent's, or the interpreter ends, and its farewell closes what is open
+        return
+    warnings.warn(f"unclosed {handle!r}", ResourceWarning, source=handle, stacklevel=3)
+    with contextlib.suppress(errors.Error, RuntimeError):
+        control.start(session.close())
+
+
 class Session:
     """One session with one target. Close it, or use it as a context manager."""
 
-    __slots__ = ("control", "core")
+    __slots__ = ("_opened", "control", "core")
 
-    def __init__(self, core: aio_session.Session, control: ControlThread) -> None:
+    def __init__(self, core: aio_session.Session, control: ControlThread, opened: bool = False) -> None:
         self.core = core
         self.control = control
+        self._opened = opened
+        """Whether this is what `connect` gave, and no view of a LUN's."""
 
     @property
     def keys(self) -> dict[str, str]:
@@ -294,11 +321,20 @@ class Session:
     def __repr__(self) -> str:
         return repr(self.core)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Session belongs to its process: connect to its URL in another one")
+
     def __enter__(self) -> Self:
+        if self.core.closed:
+            raise errors.ClosedError("the session was closed")
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_opened", False):
+            _dropped(self, self.core, self.control)
 
     def luns(self) -> list[LunInfo]:
         """Every logical unit with size, block size and identity, by number."""
@@ -306,7 +342,7 @@ class Session:
 
     def lun(self, lun: int = 0, read_only: bool = False) -> Lun:
         """Opens one logical unit. NothingFoundError when there is none, DeviceError when it is no disk or not ready."""
-        return Lun(self.control.run(self.core.lun(lun, read_only)), self.control)
+        return Lun(self.control.run(self.core.lun(lun, read_only)), self.control, self)
 
     def retry_now(self) -> None:
         """The target is said to be back: a lost session is opened again at once."""

@@ -6,7 +6,7 @@ What does not end with GOOD is handed to the asynchronous `Lun` on the control t
 from __future__ import annotations
 
 import concurrent.futures
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from blockwire import errors
 from blockwire.dataplane.api import IoKind, TaskDone
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from blockwire.initiator.blocking import Lun
 
 _READ, _WRITE, _FLUSH = IoKind.READ, IoKind.WRITE, IoKind.FLUSH
+
+
+def _closed(*_: object, **__: object) -> NoReturn:
+    raise errors.ClosedError("the queue was closed")
 
 
 class Queue:
@@ -62,7 +66,12 @@ class Queue:
         """Requests that have not ended."""
         return len(self._flying) + len(self._redone)
 
+    def __repr__(self) -> str:
+        return f"<Queue of {self._lun!r}, {self.in_flight} of {self.depth} in flight>"
+
     def __enter__(self) -> Self:
+        if self._submit_io is _closed:
+            _closed()
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -80,6 +89,7 @@ class Queue:
             while self.in_flight:
                 self._collect(1)
         finally:
+            self._submit_io = _closed
             self._plane.close_queue(self._queue)
         for done in self._ended:
             if done.error is not None:
@@ -168,6 +178,9 @@ class Queue:
 
     def _slow(self, work: Any) -> int:
         """A request that is more than one command, or cannot be one: it runs on the control thread."""
+        if self._submit_io is _closed:
+            work.close()
+            _closed()
         if len(self._flying) + len(self._redone) >= self.depth:
             self._collect(1)
         future = self._lun.control.start(work)

@@ -25,12 +25,15 @@ def parse_mode(mode: str) -> tuple[bool, bool]:
 class LunRawFile(io.RawIOBase):
     """The unbuffered file. One position, one thread at a time; unaligned writes read the edge blocks first."""
 
+    _can_write = False  # until it is known: one whose making fails is closed by its base class
+
     def __init__(self, lun: blocking.Lun, mode: str) -> None:
         super().__init__()
         self._lun = lun
-        self._can_read, self._can_write = parse_mode(mode)
-        if self._can_write and lun.read_only:
+        readable, writable = parse_mode(mode)
+        if writable and lun.read_only:
             raise errors.ReadOnlyError("makefile: the logical unit is read-only", status=0)
+        self._can_read, self._can_write = readable, writable
         self._position = 0
         self._lock = threading.Lock()
         self.name = repr(lun)
@@ -55,12 +58,7 @@ class LunRawFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves the position; past the end is allowed, as in a file."""
         self._check()
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._lun.size}.get(whence)
-        if base is None:
-            raise ValueError(f"whence {whence} is none of 0, 1, 2")
-        if base + offset < 0:
-            raise ValueError("the position would be negative")
-        self._position = base + offset
+        self._position = _moved(self._position, self._lun.size, offset, whence)
         return self._position
 
     def _check(self) -> None:
@@ -107,6 +105,16 @@ class LunRawFile(io.RawIOBase):
                     self._lun.flush()
             finally:
                 super().close()
+
+
+def _moved(position: int, size: int, offset: int, whence: int) -> int:
+    """Where a seek leads."""
+    base = {io.SEEK_SET: 0, io.SEEK_CUR: position, io.SEEK_END: size}.get(whence)
+    if base is None:
+        raise ValueError(f"whence {whence} is none of 0, 1, 2")
+    if base + offset < 0:
+        raise ValueError("the position would be negative")
+    return base + offset
 
 
 def read_range(lun: blocking.Lun, offset: int, view: memoryview) -> None:
@@ -179,14 +187,17 @@ class AsyncLunFile:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves the position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._lun.size}[whence]
-        if base + offset < 0:
-            raise ValueError("the position would be negative")
-        self._position = base + offset
+        self._check()
+        self._position = _moved(self._position, self._lun.size, offset, whence)
         return self._position
+
+    def _check(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
 
     async def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes from the position; all that is left when it is negative."""
+        self._check()
         if not self._can_read:
             raise io.UnsupportedOperation("not readable")
         left = max(0, self._lun.size - self._position)
@@ -202,7 +213,8 @@ class AsyncLunFile:
         return data if end - start == length else data[at : at + length]
 
     async def write(self, data: Any) -> int:
-        """Writes `data` at the position."""
+        """Writes `data` at the position; less than it only at the end of the LUN, ENOSPC there."""
+        self._check()
         if not self._can_write:
             raise io.UnsupportedOperation("not writable")
         view = memoryview(data).cast("B")
@@ -227,6 +239,7 @@ class AsyncLunFile:
 
     async def flush(self) -> None:
         """What was written is on stable storage when this ends."""
+        self._check()
         await self._lun.flush()
 
     async def close(self) -> None:

@@ -110,6 +110,12 @@ class Initiator:
             raise too_shallow(url, [str(url.at(target=target.name)) for target in found], "target")
         return str(found[0].name)
 
+    def abandon(self) -> None:
+        """Ends without a word to the targets: its loop has ended, and nothing can be awaited any more."""
+        if not self.closed:
+            self.closed = True
+            self._stop()
+
     async def close(self) -> None:
         """Logs out of every session; idempotent."""
         if self.closed:

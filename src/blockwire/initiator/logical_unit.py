@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 PIECES_IN_FLIGHT = 8
 """How many pieces of one large request are under way at a time."""
 
+LONGEST_CDB = 260
+"""Bytes of a CDB, those of the longest variable-length one (SPC-4 4.3.3)."""
+
 _VERBS = {
     IoKind.READ: "read",
     IoKind.WRITE: "write",
@@ -36,8 +39,11 @@ _VERBS = {
 
 
 def lun_field(lun: int) -> int:
-    """The LUN field of a PDU as a 64-bit number, as the plane takes it."""
-    return int.from_bytes(encode_lun(lun), "big")
+    """The LUN field of a PDU as a 64-bit number, as the plane takes it; UsageError for what is no LUN."""
+    try:
+        return int.from_bytes(encode_lun(lun), "big")
+    except ValueError as error:
+        raise errors.UsageError(str(error), code="usage.lun", next="a LUN is a number such as 0") from error
 
 
 def octets(buffer: Any) -> memoryview:
@@ -107,6 +113,7 @@ class Lun:
         return f"<Lun {self.session.url.at(lun=self.lun)} {self.size} bytes>"
 
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -114,6 +121,7 @@ class Lun:
 
     async def close(self) -> None:
         """Ends the use of the LUN; the session too when it was opened for it. Idempotent."""
+        self.session.dispatch.check_loop()
         self._closed = True
         if self._owns_session:
             await self.session.close()
@@ -200,6 +208,11 @@ class Lun:
         Raises only when there was no answer; a status other than GOOD is in the result.
         """
         self._check_open()
+        cdb = bytes(octets(cdb))
+        if not 1 <= len(cdb) <= LONGEST_CDB:
+            raise errors.UsageError(f"scsi: a CDB has 1 to {LONGEST_CDB} bytes, not {len(cdb)}", code="usage.cdb")
+        if isinstance(data_in, int) and not 0 <= data_in < 1 << 32:
+            raise errors.UsageError(f"scsi: {data_in} is no number of bytes below 4 GiB", code="usage.length")
         session = self.session
         await session.ready()
         out = data_out if data_out is not None and len(octets(data_out)) else None

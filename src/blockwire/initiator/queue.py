@@ -45,16 +45,26 @@ class Queue:
         self._flying: dict[asyncio.Task[Any], int] = {}
         self._ended: list[Completion] = []
         self._news = asyncio.Event()
+        self._closed = False
 
     @property
     def in_flight(self) -> int:
         """Requests that have not ended."""
         return len(self._flying)
 
+    def __repr__(self) -> str:
+        return f"<Queue of {self._lun!r}, {self.in_flight} of {self.depth} in flight>"
+
     async def __aenter__(self) -> Self:
+        self._check_open()
         return self
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.ClosedError("the queue was closed")
+
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:
+        self._closed = True
         if kind is not None:
             for task in self._flying:
                 task.cancel()
@@ -82,6 +92,9 @@ class Queue:
         self._news.set()
 
     async def _submit(self, work: Coroutine[Any, Any, Any], wants_data: bool) -> int:
+        if self._closed:
+            work.close()
+            self._check_open()
         while len(self._flying) >= self.depth:
             self._news.clear()
             await self._news.wait()

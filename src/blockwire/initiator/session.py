@@ -134,6 +134,8 @@ class Session:
         return f"<Session {self.url} {self.state.value}>"
 
     async def __aenter__(self) -> Self:
+        if self.closed:
+            raise errors.ClosedError("the session was closed")
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -192,6 +194,11 @@ class Session:
                 return
         self._wake.set()
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self.state is State.CLOSED
+
     def _is(self, state: State) -> bool:
         """A method, because the state changes during every await."""
         return self.state is state
@@ -203,7 +210,9 @@ class Session:
             self.plane.close_session(session)
 
     async def ready(self) -> None:
-        """Returns when commands can be sent; raises when the session is closed, or did not come back in time."""
+        """Returns when commands can be sent; raises when the session is closed, did not come back in time, or is one of
+        another loop."""
+        self.dispatch.check_loop()
         while self.state is not State.OPEN:
             if self.state is State.CLOSED:
                 raise errors.ClosedError("the session was closed")
@@ -498,6 +507,8 @@ class Session:
 
     async def close(self) -> None:
         """Logs out and closes; idempotent. A target that does not answer holds it up for `Timers.logout` at most."""
+        if not self.closed:
+            self.dispatch.check_loop()
         was, self.state = self.state, State.CLOSED
         if was is State.CLOSED:
             return

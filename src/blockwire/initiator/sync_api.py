@@ -50,7 +50,7 @@ def open(
     url: str | Url,
     *,
     read_only: bool = False,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str | int] | None = None,
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
@@ -77,7 +77,7 @@ def open(
 def connect(
     url: str | Url,
     *,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str | int] | None = None,
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,
@@ -93,13 +93,13 @@ def connect(
         parsed, keys, initiator_name, timeout, chap_user, chap_secret, mutual_user, mutual_secret, timers, quirks
     )
     control = control_thread.shared()
-    return Session(control.run(_initiator(control).connect(parsed, how)), control)
+    return Session(control.run(_initiator(control).connect(parsed, how)), control, opened=True)
 
 
 def discover(
     portal: str | Url | Portal,
     *,
-    keys: Mapping[str, str] | None = None,
+    keys: Mapping[str, str | int] | None = None,
     initiator_name: str | None = None,
     timeout: float | None = None,
     chap_user: str | None = None,

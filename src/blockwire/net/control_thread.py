@@ -93,7 +93,12 @@ class ControlThread:
 
     def start(self, coroutine: Coroutine[Any, Any, _T]) -> concurrent.futures.Future[_T]:
         """Runs `coroutine` on the loop without waiting."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        try:
+            loop = self.loop
+        except BaseException:
+            coroutine.close()
+            raise
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
     def at_end(self, farewell: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """`farewell` is run before the interpreter ends, bounded together with the others by `FAREWELL_SECONDS`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from os import PathLike, fsdecode
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from blockwire.config import arguments, authentication
 from blockwire.config.model import Configuration
@@ -135,7 +135,11 @@ class Target:
                 self._control.run(self._end())
 
     def __enter__(self) -> Self:
+        self._running()
         return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Target belongs to its process: hand its URL to another one")
 
     def __exit__(self, *exc: object) -> None:
         self.close()

@@ -208,9 +208,9 @@ def test_loops_that_have_ended_are_not_kept(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(native, "new_plane", lambda workers=1: FakePlane())
 
     async def once() -> None:
-        with aio._initiator().busy():
+        with (await aio._initiator()).busy():
             await asyncio.sleep(0)
-        assert aio._initiators[asyncio.get_running_loop()].closed
+        assert aio._initiators[asyncio.get_running_loop()][0].closed
 
     before = len(aio._initiators)
     for _ in range(3):
