@@ -1,6 +1,7 @@
 //! The initiator against a target written by hand, byte for byte from RFC 7143 section 11's figures.
 
 mod acknowledge;
+mod bounds;
 mod connections;
 mod digests;
 mod distribution;
