@@ -176,6 +176,7 @@ def test_bench_verify_always_compares_something(blockwire_target_factory, rw: st
     target = blockwire_target_factory("ram:16M")
     report = good("bench", target.url, "--rw", rw, "--overwrite", "--verify", "--time", "0.5")
     assert report["verified_reads"] > 0
+    assert 0 < report["verified_places"] <= (16 << 20) // 4096
     assert report["miscompares"] == 0
 
 

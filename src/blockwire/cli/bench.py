@@ -87,7 +87,7 @@ def command(
     where = login.url(url)
     load = Load(
         transfer=transfer, depth=depth, read_percent=reads, random=random, seconds=seconds, size=size or 0,
-        verify=inline, seed=seed, fua=fua,
+        verify=inline, sweep=True, seed=seed, fua=fua,
     )  # fmt: skip
     with contextlib.ExitStack() as stack:
         luns = [
@@ -115,6 +115,7 @@ def command(
     values = figures(report)
     if verify:
         values["verified_reads"] = checked.reads
+        values["verified_places"] = checked.swept
         values["miscompares"] = checked.miscompares
     if as_json:
         parameters = {
@@ -128,7 +129,7 @@ def command(
         raise errors.Error("nothing was compared", code="bench.not-verified", next="give --time more seconds")
     if checked.miscompares:
         raise errors.DataDiffersError(
-            f"{checked.miscompares} of {checked.reads} reads did not give what was written",
+            f"{checked.miscompares} of {checked.reads + checked.swept} reads did not give what was written",
             evidence=checked.first_error or "pattern of offset and generation",
         )
     if report.errors:
@@ -197,7 +198,8 @@ def show(values: dict[str, Any], histogram: Any, quiet: bool) -> None:
     names = ("mean", *(name for name, _ in PERCENTILES), "max")
     output.plain("latency us  " + "  ".join(f"{name} {latency[name]:.1f}" for name in names))
     if "verified_reads" in values:
-        output.plain(f"compared {values['verified_reads']} reads, {values['miscompares']} differ")
+        places = f"and in the end the {values['verified_places']} places that were written"
+        output.plain(f"compared {values['verified_reads']} reads {places}, {values['miscompares']} differ")
     if not quiet and histogram:
         output.plain(draw(histogram, fine=output.can_show(EIGHTHS)))
 

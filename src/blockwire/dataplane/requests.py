@@ -33,7 +33,8 @@ class LoadSpec:
     """How long; 0 means `requests` decides."""
     requests: int = 0
     verify: bool = False
-    """Writes carry a pattern of offset and generation; reads compare it."""
+    """Writes carry a pattern of offset and generation; reads compare it. Reads alone in order, with the table of runs
+    that wrote, read each place that was written once, and end."""
     seed: int = 1
     fua: bool = False
 
@@ -53,3 +54,5 @@ class LoadReport:
     mean_ns: float
     max_ns: int
     first_error: str = ""
+    swept: int = 0
+    """Places that were compared once more when all was written."""

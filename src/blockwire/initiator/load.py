@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blockwire.dataplane.api import LoadReport, LoadSpec
 from blockwire.initiator.blocking import Lun
-from blockwire.initiator.retry_policy import LOST_CODES
+from blockwire.initiator.retry_policy import LOST_CODES, MAX_LOSSES
 from blockwire.scsi.cdb import TestUnitReady
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ class Load:
     size: int = 0
     """Bytes from offset 0 that are used; 0 is the whole LUN."""
     verify: bool = False
+    sweep: bool = False
+    """With `verify`: in the end every place that was written is read and compared once more."""
     seed: int = 1
     fua: bool = False
 
@@ -81,36 +83,58 @@ def _run(lun: Lun, load: Load) -> LoadReport:
     """One run, over as many sessions as it takes: what was in flight when one was lost is not counted as an error, for
     the load is at rest until the session is back, and goes on for the rest of its time."""
     lun.core._check_open()
-    session = lun.core.session
     loop = lun.control.loop
     began = loop.time()
     parts: list[LoadReport] = []
     left = load
     # What was written before a loss has to be there after it.
-    table = session.plane.load_table()
+    table = lun.core.session.plane.load_table()
     while True:
-        lun.control.run(_settled(lun, first=not parts))
-        number = session.id
-        part = session.plane.run_load(number, spec_for(lun, left), table)
-        lost = part.errors > 0 and part.first_error in LOST_CODES
-        if not lost:
-            parts.append(part)
-            break
-        # Every error of such a run is a request that the loss took along.
-        parts.append(replace(part, errors=0, first_error=""))
-        loop.call_soon_threadsafe(_tell, session, number, part.first_error)
+        part, lost = _part(lun, left, table, first=not parts)
+        parts.append(part)
         done = part.reads + part.writes
         elapsed = loop.time() - began
-        if (load.seconds and elapsed >= load.seconds) or (left.requests and done >= left.requests):
+        if not lost or (load.seconds and elapsed >= load.seconds) or (left.requests and done >= left.requests):
             break
         left = replace(
             left,
             seconds=load.seconds and load.seconds - elapsed,
             requests=left.requests and left.requests - done,
         )
-    if len(parts) == 1:
-        return parts[0]
-    return replace(add(parts), seconds=loop.time() - began)
+    report = parts[0] if len(parts) == 1 else replace(add(parts), seconds=loop.time() - began)
+    return _sweep(lun, load, table, report) if load.verify and load.sweep else report
+
+
+def _part(lun: Lun, load: Load, table: object, first: bool) -> tuple[LoadReport, bool]:
+    """What was done on one session, and whether that was lost. Every error of such a part is a request that the loss
+    took along."""
+    session = lun.core.session
+    lun.control.run(_settled(lun, first))
+    number = session.id
+    part = session.plane.run_load(number, spec_for(lun, load), table)
+    if not (part.errors > 0 and part.first_error in LOST_CODES):
+        return part, False
+    lun.control.loop.call_soon_threadsafe(_tell, session, number, part.first_error)
+    return replace(part, errors=0, first_error=""), True
+
+
+def _sweep(lun: Lun, load: Load, table: object, report: LoadReport) -> LoadReport:
+    """Compares what the run left, each place that was written once; begins anew when the session is lost."""
+    places = spec_for(lun, load).size // load.transfer
+    reads = replace(load, read_percent=100, random=False, seconds=0.0, requests=places)
+    miscompares = 0
+    for _ in range(MAX_LOSSES):
+        part, lost = _part(lun, reads, table, first=False)
+        miscompares += part.miscompares
+        if not lost:
+            return replace(
+                report, errors=report.errors + part.errors, miscompares=report.miscompares + miscompares,
+                first_error=report.first_error or part.first_error, swept=part.reads,
+            )  # fmt: skip
+    return replace(
+        report, errors=report.errors + 1, miscompares=report.miscompares + miscompares,
+        first_error=report.first_error or "session.lost",
+    )  # fmt: skip
 
 
 async def _settled(lun: Lun, first: bool) -> None:
@@ -144,6 +168,7 @@ def add(reports: Sequence[LoadReport]) -> LoadReport:
         mean_ns=sum(report.mean_ns * (report.reads + report.writes) for report in reports) / total if total else 0.0,
         max_ns=max((report.max_ns for report in reports), default=0),
         first_error=next((report.first_error for report in reports if report.first_error), ""),
+        swept=sum(report.swept for report in reports),
     )
 
 

@@ -29,6 +29,8 @@ pub struct LoadSpec {
     /// Nanoseconds; 0 means `requests` decides.
     pub duration: Nanos,
     pub requests: u64,
+    /// Writes carry a pattern, reads compare it. Reads alone in order (`read_percent` 100, not `random`) with the table of runs
+    /// that wrote read each place that was written once, and end.
     pub verify: bool,
     pub seed: u64,
     pub fua: bool,
@@ -116,6 +118,9 @@ struct Run<'a> {
     /// What was written where, and whether a request is on a position (verify only).
     table: &'a mut LoadTable,
     occupied: Vec<bool>,
+    /// Every place that was written is read once, in order.
+    sweeps: bool,
+    swept: bool,
     report: LoadReport,
     latencies: Histogram,
     lost: bool,
@@ -131,6 +136,14 @@ impl Run<'_> {
 
     /// A position, and with verify one that no other request is on.
     fn position(&mut self) -> Option<u64> {
+        if self.sweeps {
+            let from = usize::try_from(self.next).unwrap_or(usize::MAX);
+            let written = self.table.sent.iter().skip(from).position(|sent| *sent > 0);
+            self.swept |= written.is_none();
+            let at = (from + written?) as u64;
+            self.next = at + 1;
+            return Some(at);
+        }
         for _ in 0..64 {
             let at = if self.spec.random {
                 ((u128::from(self.draw()) * u128::from(self.positions)) >> 64) as u64
@@ -277,7 +290,8 @@ impl InitiatorSession {
         loop {
             let spec = run.spec;
             let over = (spec.duration > 0 && now - started >= spec.duration)
-                || (spec.requests > 0 && run.issued >= spec.requests);
+                || (spec.requests > 0 && run.issued >= spec.requests)
+                || run.swept;
             if (over || run.lost) && stopped.is_none() {
                 stopped = Some(now);
             }
@@ -338,6 +352,9 @@ fn new_run<'a>(spec: &'a LoadSpec, table: &'a mut LoadTable, base: u64) -> Run<'
     let aligned = memory.as_ptr().align_offset(4096);
     let positions = spec.size / u64::from(spec.transfer);
     let known = if spec.verify { positions as usize } else { 0 };
+    // reads alone, in order, behind runs that wrote: what they left is compared, each place once
+    let compares = spec.verify && spec.read_percent == 100 && !spec.random;
+    let sweeps = compares && table.sent.iter().any(|sent| *sent > 0);
     Run {
         spec,
         positions,
@@ -351,6 +368,8 @@ fn new_run<'a>(spec: &'a LoadSpec, table: &'a mut LoadTable, base: u64) -> Run<'
         issued: 0,
         table,
         occupied: vec![false; known],
+        sweeps,
+        swept: false,
         report: LoadReport::default(),
         latencies: Histogram::default(),
         lost: false,
