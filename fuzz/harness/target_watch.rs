@@ -15,6 +15,8 @@ pub struct Watch {
     numbers: HashMap<u32, u32>,
     /// Tags of tasks that ended without an answer: the next task of that name begins at 0.
     ended: HashSet<u32>,
+    /// Those of them that ended while a PDU was on its way in pieces: it may be theirs, and has their numbers.
+    begun: HashSet<u32>,
     /// Numbered PDUs by StatSN, without the numbers of the command window: what comes again MUST be the same (11.16).
     answers: HashMap<u32, Vec<u8>>,
     /// PDUs seen, for tests of the harness itself.
@@ -36,6 +38,7 @@ impl Watch {
             segment,
             numbers: HashMap::new(),
             ended: HashSet::new(),
+            begun: HashSet::new(),
             answers: HashMap::new(),
             pdus: 0,
         }
@@ -54,6 +57,9 @@ impl Watch {
     /// The task was aborted: nothing more comes of it but a PDU already begun.
     pub fn aborted(&mut self, tag: u32) {
         self.ended.insert(tag);
+        if !self.bytes.is_empty() {
+            self.begun.insert(tag);
+        }
     }
 
     pub fn take(&mut self, bytes: &[u8], window: &mut Window, size: u32, one: bool, again: bool) {
@@ -61,6 +67,7 @@ impl Watch {
         while let Some(length) = self.complete() {
             let pdu: Vec<u8> = self.bytes.drain(..length).collect();
             self.check(&pdu, window, size, one, again);
+            self.begun.clear();
             self.pdus += 1;
         }
     }
@@ -145,7 +152,7 @@ impl Watch {
                     assert_ne!(bhs.target_transfer_tag(), RESERVED_TAG, "11.8.5");
                     assert!(bhs.desired_data_transfer_length() > 0, "11.8.4");
                 }
-                if again {
+                if again || self.begun.contains(&bhs.initiator_task_tag()) {
                     return;
                 }
                 let next = self.numbers.entry(bhs.initiator_task_tag()).or_insert(bhs.data_sn());
