@@ -107,6 +107,9 @@ impl Endpoint for InitiatorSession {
         } else {
             self.act(conn, &bhs, control)?;
         }
+        if !self.to_reassign.is_empty() {
+            self.send_reassigns();
+        }
         if opened && !self.waiting.is_empty() {
             self.release_waiting();
         }

@@ -14,6 +14,9 @@ use crate::params::ConnIndex;
 use crate::send_queue::Payload;
 use crate::slab::Slot;
 
+/// TASK REASSIGNs of a session that are on their way at a time.
+const MOST_REASSIGNS: usize = 8;
+
 /// One task, for `look`.
 #[derive(Clone, Copy, Debug)]
 pub struct TaskLook {
@@ -94,6 +97,7 @@ impl InitiatorSession {
                 _ => self.end(slot, Outcome::ConnectionLost),
             }
         }
+        self.to_reassign.retain(|slot| self.tasks[*slot].state == State::Reassigning);
         if self.connections.iter().all(Option::is_none) && !freeze {
             self.dead = true;
             for slot in std::mem::take(&mut self.waiting) {
@@ -102,6 +106,7 @@ impl InitiatorSession {
         } else {
             self.look_for_holes();
             self.release_waiting();
+            self.send_reassigns();
         }
     }
 
@@ -120,8 +125,42 @@ impl InitiatorSession {
         if self.tasks[slot].state != State::Frozen || !matches!(self.connections.get(conn), Some(Some(_))) {
             return false;
         }
+        let task = &mut self.tasks[slot];
+        task.conn = conn;
+        task.state = State::Reassigning;
+        if self.reassigns_on_their_way() >= MOST_REASSIGNS {
+            self.to_reassign.push_back(slot);
+        } else if !self.send_reassign(slot) {
+            self.tasks[slot].state = State::Frozen;
+            return false;
+        }
+        self.connection(conn).tasks += 1;
+        true
+    }
+
+    fn reassigns_on_their_way(&self) -> usize {
+        self.tasks.slots(|t| t.state == State::Active && matches!(t.purpose, Purpose::Reassign(_))).len()
+    }
+
+    /// Sends what waits of TASK REASSIGN, a few at a time: the target has a record of each until its response is acknowledged,
+    /// beside those of the tasks, and Linux's has room for two windows of both together (`acknowledge`).
+    #[cold]
+    pub(super) fn send_reassigns(&mut self) {
+        while let Some(&slot) = self.to_reassign.front() {
+            if self.reassigns_on_their_way() >= MOST_REASSIGNS || !self.send_reassign(slot) {
+                return;
+            }
+            self.to_reassign.pop_front();
+        }
+    }
+
+    /// Asks for a task to go on. False: no tag is free.
+    fn send_reassign(&mut self, slot: Slot) -> bool {
         let task = &self.tasks[slot];
-        let tag = task.tag();
+        if task.state != State::Reassigning {
+            return true;
+        }
+        let (tag, conn) = (task.tag(), task.conn);
         // what lies before the next number arrived and is acknowledged with this (11.5.6)
         let number = if task.read_len > 0 { task.exp_data_sn } else { 0 };
         let mut bhs = self.immediate_header(conn, Opcode::TaskManagementRequest, FINAL | function::TASK_REASSIGN);
@@ -134,11 +173,6 @@ impl InitiatorSession {
             return false;
         };
         self.connection(conn).queue.push(bhs, Payload::None, Some(request), 0);
-        let connection = self.connection(conn);
-        connection.tasks += 1;
-        let task = &mut self.tasks[slot];
-        task.state = State::Reassigning;
-        task.conn = conn;
         true
     }
 

@@ -88,6 +88,8 @@ pub struct InitiatorSession {
     pub(super) any_missed: bool,
     /// Connections with a command retry that no numbered request follows yet (`retry_cover`).
     pub(super) uncovered: Vec<ConnIndex>,
+    /// Tasks being reassigned whose TASK REASSIGN waits for the answers to earlier ones.
+    pub(super) to_reassign: VecDeque<Slot>,
     pub(super) spread: Spread,
     pub(super) room: Room,
 }
@@ -121,6 +123,7 @@ impl InitiatorSession {
             gone: Vec::new(),
             any_missed: false,
             uncovered: Vec::new(),
+            to_reassign: VecDeque::new(),
             spread: Spread::default(),
             room: Room::new(exp_cmd_sn, max_cmd_sn),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::Distribution;
+use super::super::{Command, Distribution};
 use super::connections::{SECOND, connection, two};
 use super::peer::*;
 
@@ -217,4 +217,78 @@ fn a_target_with_room_for_two_windows_is_never_full() {
             }
         }
     }
+}
+
+/// Twelve commands with CmdSN 0x10 to 0x1b on a connection that is lost; their tags.
+fn frozen() -> (Rig, Vec<u32>) {
+    let mut rig = two();
+    for _ in 0..12 {
+        let command = Command { conn: Some(0), ..plain_command() };
+        rig.session.submit(&command).unwrap();
+    }
+    let tags = split(&rig.sent(0)).iter().map(|(header, _)| word(header, 16)).collect();
+    rig.session.lose_connection(0, true);
+    (rig, tags)
+}
+
+fn plain_command() -> Command<'static> {
+    Command { lun: 0, cdb: &[0; 6], attribute: 1, immediate: false, write_len: 0, read_len: 0, conn: None, context: 77 }
+}
+
+/// Tags of the requests, and of the tasks that they are about.
+fn reassigns(rig: &mut Rig, conn: usize) -> Vec<(u32, u32)> {
+    split(&rig.sent(conn))
+        .iter()
+        .map(|(header, _)| {
+            assert_eq!(header[..2], [0x42, 0x88], "TASK REASSIGN, immediate (11.5.1)");
+            (word(header, 16), word(header, 20))
+        })
+        .collect()
+}
+
+#[test]
+fn tasks_are_reassigned_a_few_at_a_time() {
+    let (mut rig, tags) = frozen();
+    for slot in rig.session.frozen(None) {
+        assert!(rig.session.rebind(slot, 1));
+    }
+    let mut asked = reassigns(&mut rig, 1);
+    assert_eq!(asked.iter().map(|(_, task)| *task).collect::<Vec<_>>(), tags[..8]);
+    for answered in 0..12 {
+        let complete =
+            pdu(0x22, 0x80, [0, 0], asked[answered].0, [0, SECOND + answered as u32, 0x1c, 0x40, 0, 0, 0], &[]);
+        rig.deliver(1, &complete).unwrap();
+        asked.extend(reassigns(&mut rig, 1));
+        assert_eq!(asked.len(), (answered + 9).min(12), "one answered, one more asked");
+    }
+    assert_eq!(asked.iter().map(|(_, task)| *task).collect::<Vec<_>>(), tags);
+    assert_eq!((rig.session.recovery_counters().reassigned, rig.session.frozen(None).len()), (12, 0));
+    for (at, task) in tags.iter().enumerate() {
+        rig.deliver(1, &good_status(*task, SECOND + 12 + at as u32, 0x1c, 0x40)).unwrap();
+        assert_eq!(rig.ended(), good(0));
+    }
+}
+
+#[test]
+fn what_waited_for_its_reassignment_is_frozen_again_with_its_connection() {
+    let (mut rig, tags) = frozen();
+    for slot in rig.session.frozen(None) {
+        rig.session.rebind(slot, 1);
+    }
+    assert_eq!(reassigns(&mut rig, 1).len(), 8);
+    rig.session.lose_connection(1, true);
+    let third = rig.session.add_connection(connection(3, 1024), SECOND, 0);
+    let slots = rig.session.frozen(None);
+    assert_eq!(slots.len(), 12);
+    for slot in slots {
+        assert!(rig.session.rebind(slot, third));
+    }
+    let mut asked = reassigns(&mut rig, third);
+    for answered in 0..12 {
+        let stat_sn = SECOND + answered as u32;
+        rig.deliver(third, &pdu(0x22, 0x80, [0, 0], asked[answered].0, [0, stat_sn, 0x1c, 0x40, 0, 0, 0], &[]))
+            .unwrap();
+        asked.extend(reassigns(&mut rig, third));
+    }
+    assert_eq!(asked.iter().map(|(_, task)| *task).collect::<Vec<_>>(), tags, "each once, in the order of CmdSN");
 }
