@@ -69,6 +69,9 @@ impl InitiatorSession {
                 }
             }
         }
+        if response != DONE {
+            self.release_waiting(); // the connection takes requests again
+        }
         // the target has discarded what it had not acknowledged (11.14), and ExpCmdSN of this answer says so
         self.plug(conn);
     }

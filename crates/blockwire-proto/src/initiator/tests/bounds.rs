@@ -54,6 +54,23 @@ fn a_status_is_not_asked_for_without_end_of_a_target_that_lives() {
 }
 
 #[test]
+fn a_connection_that_answers_no_ping_is_given_up() {
+    // keep-alive is off: it is the open request that makes the silence one (7.1.4.2)
+    let mut rig = rig();
+    rig.command(&[0; 6], 0, 0);
+    rig.sent(0);
+    let mut pings = 0;
+    for i in 1..10 {
+        if let Err(fatal) = rig.session.on_timer(0, 5 + i * TIMEOUT) {
+            assert_eq!((fatal.code, pings), (FatalCode::KeepAliveTimeout, 3));
+            return;
+        }
+        pings += split(&rig.sent(0)).iter().filter(|(h, _)| h[0] == 0x40).count();
+    }
+    panic!("{pings} pings");
+}
+
+#[test]
 fn r2ts_that_do_not_come_are_let_go() {
     // 7.1.4.1: the target asks for the data itself, by a recovery R2T
     let mut rig = rig();

@@ -123,6 +123,21 @@ fn closing_ends_tasks_and_recovery_keeps_them() {
 }
 
 #[test]
+fn a_connection_whose_logout_was_refused_goes_on() {
+    // 11.15.1: CID not found, recovery not supported, cleanup failed
+    for response in 1..=3 {
+        let mut rig = rig();
+        rig.session.submit_control(Some(0), &logout(2, 1), &[], 5).unwrap();
+        rig.command(&[0; 6], 0, 0);
+        let out = rig.sent(0);
+        assert_eq!(split(&out).len(), 1, "nothing follows it");
+        let request = tag(&out, 0);
+        rig.deliver(0, &pdu(0x26, 0x80, [response, 0], request, [0, STAT_SN, 0x10, 0x1f, 0, 0, 0], &[])).unwrap();
+        assert_eq!(rig.sent(0)[0], 0x01, "response {response}: what waited starts, although the window is as it was");
+    }
+}
+
+#[test]
 fn reassignment_acknowledges_only_what_came_without_holes() {
     // 11.5.6: data beyond ExpDataSN MUST be discarded, and comes again
     let mut rig = rig();

@@ -136,6 +136,23 @@ proptest! {
 }
 
 #[test]
+fn tasks_terminated_in_one_unit_leave_those_of_another_alone() {
+    let params = SessionParams { fast_abort: true, immediate_data: false, ..SessionParams::default() };
+    let mut rig = Rig::new(params, ConnectionParams::default());
+    let slot = rig.command(&[0x2a; 10], 8192, 0);
+    rig.memory.insert(slot, pattern(8192));
+    let tag = word(&split(&rig.sent(0))[0].0, 16);
+    rig.deliver(0, &super::peer::r2t(tag, 0x77, 0, 0, 8192)).unwrap();
+    let mut message = pdu(0x32, 0x80, [0, 0], 0xffff_ffff, [0, STAT_SN, 0x11, MAX, 0x0500_0000, 0, 0], &[]);
+    message[8..16].copy_from_slice(&[0, 4, 0, 0, 0, 0, 0, 0]);
+    rig.deliver(0, &message).unwrap();
+    let sent = split(&rig.sent(0));
+    assert!(sent.iter().any(|(header, _)| header[0] == 0x40), "acknowledged");
+    let data: Vec<u8> = sent.into_iter().filter(|(h, _)| h[0] == 0x05).flat_map(|(_, d)| d).collect();
+    assert_eq!(data, pattern(8192));
+}
+
+#[test]
 fn tasks_terminated_under_fast_abort() {
     // RFC 7143 11.9.1, event 5: stop Data-Out for the LUN, then acknowledge with a non-ping NOP-Out that carries the LUN
     for fast_abort in [true, false] {

@@ -341,3 +341,39 @@ fn tags_are_not_used_again_at_once() {
         assert_eq!(rig.ended(), good(0));
     }
 }
+
+#[test]
+fn an_abort_of_an_immediate_command_refers_to_its_own_number() {
+    // 11.5.5: RefCmdSN of an immediate command is the CmdSN of the request itself
+    let mut rig = Rig::plain();
+    rig.command(&[0; 6], 0, 0);
+    let immediate = Command {
+        lun: 0,
+        cdb: &[0; 6],
+        attribute: 1,
+        immediate: true,
+        write_len: 0,
+        read_len: 0,
+        conn: None,
+        context: 77,
+    };
+    let slot = rig.session.submit(&immediate).unwrap();
+    rig.command(&[0; 6], 0, 0);
+    rig.sent(0);
+    assert!(rig.session.abort(slot));
+    let out = split(&rig.sent(0));
+    assert_eq!((out[0].0[0], out[0].0[1]), (0x42, 0x81));
+    assert_eq!((word(&out[0].0, 24), word(&out[0].0, 32)), (0x12, 0x12), "CmdSN and RefCmdSN");
+}
+
+#[test]
+fn a_task_that_does_not_exist_is_aborted() {
+    // 11.6.1: response 1, in order behind everything of this connection: no status comes any more
+    let mut rig = Rig::plain();
+    let slot = rig.command(&[0; 6], 0, 0);
+    rig.sent(0);
+    assert!(rig.session.abort(slot));
+    let request = word(&split(&rig.sent(0))[0].0, 16);
+    rig.deliver(0, &pdu(0x22, 0x80, [1, 0], request, [0, STAT_SN, EXP, MAX, 0, 0, 0], &[])).unwrap();
+    assert_eq!(rig.ended(), Some(Outcome::Aborted));
+}
