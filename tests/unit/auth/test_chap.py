@@ -194,6 +194,29 @@ def test_reflection_across_connections() -> None:
     assert not registry
 
 
+def test_reflection_across_connections_at_the_target() -> None:
+    # 9.2.1: an account holder asks for the target's proof of a challenge that the target itself has sent to another
+    registry = OutstandingChallenges()
+    random = counter()
+    policy = TargetAuthentication((JOE,), DISK)
+    first, second = ChapTarget(policy, random, registry), ChapTarget(policy, random, registry)
+    other = dict(first.receive({"CHAP_A": "5"}))
+    mine = dict(second.receive({"CHAP_A": "5"}))
+    proof = bytes([int(mine["CHAP_I"])]) + JOE.secret.reveal() + bytes.fromhex(mine["CHAP_C"][2:])
+    keys = {"CHAP_N": "joe", "CHAP_R": "0x" + hashlib.md5(proof).hexdigest(), "CHAP_I": other["CHAP_I"]}
+    with pytest.raises(AuthenticationError) as caught:
+        second.receive({**keys, "CHAP_C": other["CHAP_C"]})
+    assert "reflection" in caught.value.evidence
+    assert not second.done
+
+
+def test_an_algorithm_that_exists_and_was_not_offered_is_refused() -> None:
+    initiator = ChapInitiator(InitiatorCredentials(JOE), counter(), OutstandingChallenges(), algorithms=(8, 7))
+    with pytest.raises(AuthenticationError, match="not offered"):
+        initiator.receive({"CHAP_A": "5", "CHAP_I": "1", "CHAP_C": "0x1234"})
+    assert not initiator.challenged
+
+
 def test_a_response_made_with_the_receivers_own_secret_is_refused() -> None:
     # 9.2.1: "the same as the CHAP response that the receiving endpoint would have generated"
     rogue = TargetAuthentication((JOE,), DISK)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from blockwire.errors import NegotiationError, ProtocolError, RedirectError
+from blockwire.auth import Account, InitiatorCredentials, Secret
+from blockwire.errors import AuthenticationError, NegotiationError, ProtocolError, RedirectError
 from blockwire.login import InitiatorLogin, LoginFailed
 from blockwire.wire import LoginResponse, keys
 from tests.unit.login.pair import counter, plan
@@ -22,8 +23,8 @@ def response(csg: int, nsg: int = 0, pairs: list[tuple[str, str]] | None = None,
     return LoginResponse(**{**values, **changes})
 
 
-def talk(*responses: LoginResponse) -> LoginFailed:
-    login = InitiatorLogin(plan(), counter())
+def talk(*responses: LoginResponse, **changes: Any) -> LoginFailed:
+    login = InitiatorLogin(plan(**changes), counter())
     login.start(0.0)
     for item in responses:
         login.poll_transmit()
@@ -49,6 +50,21 @@ def test_a_key_that_is_answered_twice(again: str) -> None:
     )
     assert isinstance(failed.error, NegotiationError)
     assert failed.error.key == "MaxBurstLength"
+
+
+@pytest.mark.parametrize("nsg", [1, 3])
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_a_target_that_goes_on_without_its_proof(rounds: int, nsg: int) -> None:
+    # 9.2, 12.1.3: with mutual CHAP the target has to answer, at whatever step it would like to go on
+    credentials = InitiatorCredentials(
+        Account("joe", Secret(b"joes-secret-12")), Account("disk", Secret(b"disks-secret-1"))
+    )
+    steps = [
+        response(0, 0, [("AuthMethod", "CHAP")]),
+        response(0, 0, [("CHAP_A", "5"), ("CHAP_I", "1"), ("CHAP_C", "0x1234")]),
+    ]
+    failed = talk(*steps[:rounds], response(0, nsg), credentials=credentials)
+    assert isinstance(failed.error, ProtocolError | AuthenticationError)
 
 
 def test_a_redirect_of_an_unknown_kind_is_a_redirect() -> None:
