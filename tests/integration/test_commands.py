@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 
 import blockwire as api
 from tests import loopback
+from tests.waiting import ending, wait_until
 
 SRC = str(Path(__file__).resolve().parents[2] / "src")
 ENV = {**os.environ, "PYTHONPATH": SRC, "NO_COLOR": "1"}
@@ -66,10 +66,9 @@ def start_serve(*words: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
 
 
 def until_written(url: str, child: subprocess.Popen[str]) -> None:
-    """Waits until `child` has changed the first block of a disk that was empty, or has ended."""
+    """Waits until `child` has changed the first block of a disk that was empty."""
     with api.open(url) as lun:
-        while not any(lun.pread(512, 0)) and child.poll() is None:
-            time.sleep(0.02)
+        wait_until(lambda: any(lun.pread(512, 0)), "the first block of the copy", useless=ending(child))
 
 
 # ---------------------------------------------------------------------------------------------- what works
@@ -166,6 +165,7 @@ def test_bench(blockwire_target_factory) -> None:
     report = good("bench", target.url, *mixed, "--numjobs", "2")
     assert report["reads"]
     assert report["writes"]
+    good("bench", target.url, "--time", "0.1", "--numjobs", "2", "--seed", str((1 << 64) - 1))
     text = blockwire("bench", target.url, "--time", "0.3").stdout.decode()
     assert "IOPS" in text
     assert "█" in text

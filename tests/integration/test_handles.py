@@ -10,7 +10,6 @@ import gc
 import os
 import pickle
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,9 +17,7 @@ import pytest
 
 import blockwire
 from blockwire import aio, errors
-
-PATIENCE = 60
-"""Seconds in which a session ends, however busy the machine is."""
+from tests.waiting import wait_until
 
 
 def sessions(target: blockwire.Target) -> int:
@@ -29,10 +26,7 @@ def sessions(target: blockwire.Target) -> int:
 
 def ends(target: blockwire.Target) -> None:
     """Waits until nobody is logged in to it."""
-    deadline = time.monotonic() + PATIENCE
-    while sessions(target):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not sessions(target), "the end of the session")
 
 
 PATTERN = bytes(range(256)) * 2
@@ -138,10 +132,7 @@ def test_a_loop_that_was_closed_by_hand_leaves_nothing_behind(blockwire_target: 
         loop.close()
     asyncio.run(look())
     ends(blockwire_target)
-    deadline = time.monotonic() + PATIENCE
-    while len(os.listdir("/proc/self/fd")) > before:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, "the end of the data planes")
 
 
 def test_another_loop_is_refused_at_once(blockwire_target: blockwire.Target) -> None:

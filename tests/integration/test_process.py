@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ import pytest
 import blockwire
 from blockwire import errors
 from tests import loopback
+from tests.waiting import ending, until, wait_until
 
 SRC = str(Path(__file__).resolve().parents[2] / "src")
 NEVER = "3600s"
@@ -45,8 +45,7 @@ def test_a_cancelled_await_aborts_and_keeps_the_buffer(blockwire_target_factory)
         async with blockwire.aio.open(target.url, timers=PATIENT) as lun:
             buffer = bytearray(1 << 20)
             task = asyncio.create_task(lun.preadinto(buffer, 0))
-            while not tasks_of(target):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: tasks_of(target), "the task at the target")
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -68,8 +67,7 @@ def test_an_interrupted_call_leaves_a_session_that_works(blockwire_target_factor
     with blockwire.open(target.url, timers=PATIENT) as lun:
 
         def press_ctrl_c() -> None:
-            while not tasks_of(target):
-                time.sleep(0.01)
+            wait_until(lambda: tasks_of(target), "the task at the target")
             os.kill(os.getpid(), signal.SIGINT)
 
         helper = threading.Thread(target=press_ctrl_c)
@@ -165,8 +163,7 @@ def test_ctrl_c_in_the_middle_of_a_copy(blockwire_target_factory, tmp_path: Path
     )  # fmt: skip
     first = source.read_bytes()[:512]
     with blockwire.open(target.url) as lun:
-        while lun.pread(512, 0) != first and child.poll() is None:
-            time.sleep(0.02)
+        wait_until(lambda: lun.pread(512, 0) == first, "the first block of the copy", useless=ending(child))
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=PATIENCE)
     assert child.returncode == 130

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.interop import peers
+from tests.waiting import NeverCame, ending, wait_until
 
 WARNING = 0x00600000
 """Wireshark's PI_WARN: expert severities are numbers in filters (chat, note, warning, error rising)."""
@@ -75,7 +76,7 @@ def capture(path: Path, port: int) -> Iterator[Capture]:
         with peers.killed_at_the_end(process):
             try:
                 wait_until_captured(raw_path, port, process)
-            except peers.ToolFailure:
+            except NeverCame:
                 printed = log_path.read_text()
                 if "permission" in printed.lower():
                     peers.absent(f"tshark may not capture here: {printed.strip().splitlines()[-1]}")
@@ -100,4 +101,4 @@ def wait_until_captured(raw_path: Path, port: int, process: subprocess.Popen[byt
         kept = raw_path.read_bytes() if raw_path.exists() else b""
         return any(mark in kept for mark in sent)
 
-    peers.wait_until(arrived, "tshark captures", timeout=60, alive=[lambda: "" if process.poll() is None else "ended"])
+    wait_until(arrived, "tshark captures", useless=ending(process))

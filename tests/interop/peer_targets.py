@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests import loopback
 from tests.interop import peers
+from tests.waiting import NeverCame, wait_until
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,8 @@ def _listening(
         with peers.killed_at_the_end(process):
             listens = functools.partial(peers.listens, process.pid, port)
             try:
-                peers.wait_until(listens, f"{name} listens", patience, alive=[ended])
-            except peers.ToolFailure:
+                wait_until(listens, f"{name} listens", patience, ended)
+            except NeverCame:
                 if attempt == len(PATIENCE):
                     raise
                 continue
@@ -133,10 +134,10 @@ def tgt(
 
     with _listening("tgtd", log, start) as (process, port, ended):
         iqn = f"iqn.2026-01.test.blockwire:tgt.{port}"
-        peers.wait_until(
+        wait_until(
             lambda: tgtadm("--op", "new", "--mode", "target", "--tid", "1", "-T", iqn, check=False),
             "tgtd answers its management socket",
-            alive=[ended],
+            useless=ended,
         )
         for digest in ("HeaderDigest", "DataDigest"):  # tgt does none unless told to
             tgtadm("--op", "update", "--mode", "target", "--tid", "1", "--name", digest, "--value", digests)

@@ -12,8 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import AnyStr
@@ -233,23 +232,6 @@ def qemu_bench(
 
 
 # Shared by the modules that start servers
-
-
-def wait_until(
-    condition: Callable[[], bool], what: str, timeout: float = 90, alive: Sequence[Callable[[], str]] = ()
-) -> None:
-    """Poll until `condition` holds.
-
-    :param alive: each returns the reason why waiting is useless (a process has ended), or an empty string
-    """
-    deadline = time.monotonic() + timeout
-    while not condition():
-        for check in alive:
-            if reason := check():
-                raise ToolFailure(f"{what}: {reason}")
-        if time.monotonic() > deadline:
-            raise ToolFailure(f"{what}: not within {timeout} s")
-        time.sleep(0.02)
 
 
 def listens(process: int, port: int) -> bool:

@@ -11,13 +11,14 @@ from pathlib import Path
 from tests import loopback
 from tests.interop import peers
 from tests.interop.serving import Events, command, has_served, serve
+from tests.waiting import wait_until
 
 SCSI_COMMAND, DATA_IN = 0x01, 0x25
 
 
 def trace_in(directory: Path) -> Path:
     """The file that appears there."""
-    peers.wait_until(lambda: any(directory.glob("*.pcapng")), "a trace is written")
+    wait_until(lambda: any(directory.glob("*.pcapng")), "a trace is written")
     return next(directory.glob("*.pcapng"))
 
 

@@ -16,7 +16,15 @@ from blockwire.names import Portal
 
 def plain(text: str = "") -> None:
     """A line on stdout."""
-    _print(errors.redact(text))
+    _print(visible(errors.redact(text)))
+
+
+_UNSEEN = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0)) if chr(code) not in "\t\n"}
+
+
+def visible(text: str) -> str:
+    """With control characters written out: what a target says of itself must not steer the terminal."""
+    return text.translate(_UNSEEN)
 
 
 def _print(line: str) -> None:
@@ -42,8 +50,12 @@ def _said() -> Iterator[None]:
 
 def note(text: str) -> None:
     """A line on stderr, beside the result. Where that cannot be written the exit code has to do."""
+    _tell(visible(errors.redact(text.rstrip("\n"))))
+
+
+def _tell(text: str) -> None:
     with contextlib.suppress(OSError):
-        sys.stderr.write(errors.redact(text.rstrip("\n")) + "\n")
+        sys.stderr.write(text + "\n")
         sys.stderr.flush()
 
 
@@ -94,8 +106,8 @@ def failure(error: errors.Error, as_json: bool) -> None:
         lines += [f"        {line}" for line in more]
     if error.next:
         lines.append(f"  next: {error.next}")
-    lines[0] = style(lines[0], "31")
-    note("\n".join(lines))
+    first, *more = visible(errors.redact("\n".join(lines))).splitlines()
+    _tell("\n".join((style(first, "31"), *more)))
 
 
 def colourful(stream: Any) -> bool:

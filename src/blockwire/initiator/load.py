@@ -62,7 +62,7 @@ def run_load(luns: Sequence[Lun], load: Load) -> LoadReport:
 
     def work(number: int, lun: Lun) -> None:
         try:
-            reports.append(_run(lun, replace(load, seed=load.seed + number)))
+            reports.append(_run(lun, replace(load, seed=(load.seed + number) % (1 << 64))))
         except BaseException as error:
             reports.append(error)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import blockwire
@@ -11,6 +10,7 @@ from blockwire.dataplane.api import LoadReport
 from blockwire.initiator.load import Load, run_load
 from blockwire.initiator.session import State
 from blockwire.testing.fault_proxy import FaultProxy
+from tests.waiting import wait_until
 
 SLICE = 3.0
 """Seconds of one run."""
@@ -33,8 +33,7 @@ def load_until(lun: blockwire.Lun, enough: Callable[[], bool], transfer: int = 4
 
 def stall_what_is_alive(lun: blockwire.Lun, proxy: FaultProxy) -> int:
     """Stalls the connection that the session has at this moment; how often the session had been re-opened before."""
-    while lun.session.core.state is not State.OPEN:
-        time.sleep(0.01)
+    wait_until(lambda: lun.session.core.state is State.OPEN, "an open session")
     before = lun.session.reopened
     for connection in list(proxy.connections):
         if not connection.ended:

@@ -13,6 +13,7 @@ from blockwire import errors
 from blockwire.initiator.options import Timers
 from blockwire.testing.fault_proxy import FaultProxy
 from tests.integration.faults.loads import Disturbance, load_until
+from tests.waiting import wait_until
 
 SIZE = 16 << 20
 TIMERS = Timers(
@@ -60,14 +61,6 @@ def test_connections_by_url(target: blockwire.Target) -> None:
             session.add_connection()
 
 
-def until(condition: object, what: str) -> None:
-    """Waits for it, as long as it takes; the test has a limit of its own."""
-    deadline = time.monotonic() + 120
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("connections", [1, 2, 4])
 def test_load_over_cuts_at_level_2(target: blockwire.Target, proxy: FaultProxy, connections: int) -> None:
@@ -83,7 +76,7 @@ def test_load_over_cuts_at_level_2(target: blockwire.Target, proxy: FaultProxy, 
         # What has just begun to log in is cut too, but never all there is: nobody could get through.
         with Disturbance(cut, lambda: bool(session.cids), 0.25):
             load_until(lun, lambda: session.core.connections.recovered >= 3, transfer=8192)
-        until(lambda: len(session.cids) == connections, "the connections are not all there")
+        wait_until(lambda: len(session.cids) == connections, "all connections")
         assert session.reopened == 0
 
 

@@ -19,6 +19,7 @@ from blockwire.initiator.session import State
 from blockwire.target.events import TargetEvent
 from blockwire.testing.fault_proxy import Fault, FaultProxy
 from tests.integration.faults.loads import Disturbance, stall_what_is_alive
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -122,8 +123,7 @@ def test_a_read_over_a_stalled_line_is_answered_after_a_re_open(target: blockwir
         lun.pwrite(b"\x5a" * 4096, 0)
         before = stall_what_is_alive(lun, proxy)
         assert lun.pread(4096, 0) == b"\x5a" * 4096
-        while lun.session.reopened <= before:
-            time.sleep(0.01)
+        wait_until(lambda: lun.session.reopened > before, "a session opened again")
         assert lun.pread(4096, 0) == b"\x5a" * 4096
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from blockwire.dataplane.api import LoadReport
 from blockwire.initiator.load import Load, run_load
 from blockwire.initiator.options import Timers
 from blockwire.testing.fault_proxy import Fault, FaultProxy
+from tests.waiting import wait_until
 
 SIZE = 1 << 20
 TIMERS = Timers(timeout=600.0, replacement_timeout=600.0, keep_alive_interval=0.0, reopen_first=0.02)
@@ -34,8 +34,7 @@ def run(spoil: bool) -> tuple[LoadReport, int]:
         proxy.always = Fault(refuse=True)
 
         def lose() -> None:
-            while not proxy.connections[0].ended:
-                time.sleep(0.01)
+            wait_until(lambda: proxy.connections[0].ended, "the end of the connection")
             if spoil:
                 with blockwire.open(target.url) as other:
                     other.zero(0, SIZE)

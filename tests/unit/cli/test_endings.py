@@ -54,6 +54,22 @@ def test_json_with_a_redacted_password_is_json(capsys: pytest.CaptureFixture[str
     assert "alsosecret" not in text
 
 
+def test_what_a_target_says_does_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "\x1b]0;owned\x07disk\x9b2J"
+    output.plain(output.table(("PRODUCT",), [(hostile,)]))
+    output.note(hostile)
+    output.failure(errors.Error(hostile, evidence=hostile, next=hostile), as_json=False)
+    said = capsys.readouterr()
+    shown = r"\x1b]0;owned\x07disk\x9b2J"
+    assert said.out == f"PRODUCT\n{shown}\n"
+    assert said.err == f"{shown}\nblockwire: {shown}\n  next: {shown}\n"
+    monkeypatch.setattr(output, "colourful", lambda stream: True)
+    output.failure(errors.Error(hostile), as_json=False)
+    assert capsys.readouterr().err == f"\x1b[31mblockwire: {shown}\x1b[0m\n"
+
+
 @pytest.mark.parametrize(("verbose", "shown"), [(0, False), (1, False), (2, True)])
 def test_a_traceback_is_for_those_who_ask(capsys: pytest.CaptureFixture[str], verbose: int, shown: bool) -> None:
     set_up_logging(verbose)

@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import PATIENCE, ending, wait_until
+
 SRC = str(Path(__file__).resolve().parents[3] / "src")
-PATIENCE = 120
-"""Seconds in which a process ends, however busy the machine is."""
 
 
 def start(*words: str, shell: str = "", **environment: str) -> subprocess.Popen[str]:
@@ -85,10 +84,9 @@ def test_json_in_an_encoding_that_lacks_a_character() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_copy_that_a_signal_ends_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    child = start("cp", "/dev/zero", str(tmp_path / "to"))
-    deadline = time.monotonic() + PATIENCE
-    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    child = start("cp", "/dev/urandom", str(tmp_path / "to"))
+    going = lambda: any(path.stat().st_size for path in tmp_path.iterdir())  # noqa: E731
+    wait_until(going, "the first bytes of the copy", useless=ending(child))
     child.send_signal(number)
     code, _, err = end(child)
     assert code == 128 + number
@@ -107,9 +105,7 @@ def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(tmp_path: Path) -> N
 
 def test_ctrl_c_twice_is_no_traceback(tmp_path: Path) -> None:
     child = start("cp", "/dev/zero", str(tmp_path / "to"))
-    deadline = time.monotonic() + PATIENCE
-    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list(tmp_path.iterdir()), "the file of the copy", useless=ending(child))
     while child.poll() is None:
         child.send_signal(signal.SIGINT)
     assert end(child)[0] in (130, -signal.SIGINT)  # Python itself ends by the signal where it was compiling something

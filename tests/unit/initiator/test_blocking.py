@@ -17,6 +17,7 @@ from blockwire.initiator import blocking
 from blockwire.initiator.blocking import Lun
 from blockwire.net.control_thread import ControlThread
 from tests.unit.initiator.conftest import FAST
+from tests.waiting import wait_until
 
 PATIENT = replace(FAST, timeout=60.0, replacement_timeout=60.0)
 """Here time is real, and a machine may be slow."""
@@ -187,8 +188,7 @@ def test_ctrl_c_in_a_slow_call_is_raised_after_the_abort(bench, lun) -> None:
     bench.plane.on_request = lambda request: None
 
     def press() -> None:
-        while not bench.plane.in_flight:
-            time.sleep(0.005)
+        wait_until(lambda: bench.plane.in_flight, "the request")
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press).start()

@@ -19,7 +19,8 @@ from blockwire.initiator.session import State
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.constants import LogoutReason
 from tests.unit.initiator.conftest import FAST, URL
-from tests.unit.initiator.test_connections import Several, until
+from tests.unit.initiator.test_connections import Several
+from tests.waiting import until
 
 
 def test_a_close_that_is_cancelled_closes_all_the_same(bench, scenario) -> None:
@@ -90,7 +91,7 @@ def test_a_session_closed_while_it_is_opened_again_stays_closed(bench, scenario)
 
         bench.plane.adopt = adopted
         bench.plane.lose(session.id)
-        await until(lambda: bool(closing))
+        await until(lambda: closing, "the closing")
         await asyncio.gather(*closing)
         await asyncio.sleep(0.05)
         assert session.state is State.CLOSED
@@ -120,7 +121,7 @@ def test_a_connection_that_is_dropped_and_lost_at_once(scenario, caplog: pytest.
         session = await bench.open()
         session.runtime.spawn(session.connections.dropped(2, 0, 2), "dropped")
         session.connections.on_lost(2, "reset")
-        await until(lambda: session.connections.replaced == 1)
+        await until(lambda: session.connections.replaced == 1, "the replacement of a connection")
         await session.close()
 
     scenario(body)
@@ -165,7 +166,7 @@ def test_a_target_that_rejects_the_logout_for_recovery_does_not_stop_the_recover
         answer, bench.plane.on_pdu = bench.plane.on_pdu, rejected
         await bench.lose(session, 2)
         # Time2Retain is over: the tasks end. Another connection has come in the lost one's place.
-        await until(lambda: not session.connections.lost and len(session.cids) == 2, 3.0)
+        await until(lambda: not session.connections.lost and len(session.cids) == 2, "both connections")
         bench.plane.on_pdu = answer
         await session.close()
 
@@ -193,7 +194,7 @@ def test_a_target_that_asks_for_a_logout_gets_that_one(scenario) -> None:
         session = await bench.open()
         message = AsyncMessage(async_event=1, parameter3=3)
         bench.plane.inject(api.ControlPdu(session.id, 2, message.encode(), b""))
-        await until(lambda: session.cids == (1,))
+        await until(lambda: session.cids == (1,), "one connection")
         ((on, request),) = bench.logouts
         assert (on, request.reason, request.cid) == (2, LogoutReason.CLOSE_CONNECTION, 2)
         assert not bench.calls("reassign")

@@ -21,6 +21,7 @@ from blockwire.session import ConnectionState, UndefinedTransitionError
 from blockwire.wire.constants import LoginStatus, TaskFunction
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
 from tests.unit.initiator.conftest import FAST, Bench, Nowhere
+from tests.waiting import until
 
 Scenario = Callable[[Callable[[], Awaitable[Any]]], Any]
 
@@ -93,12 +94,6 @@ class Several(Bench):
         return [call.arguments for call in self.plane.calls if call.name == name]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what is waited for is no event
-            await asyncio.sleep(0.005)
-
-
 def test_all_negotiated_connections_are_opened(scenario: Scenario) -> None:
     async def body() -> None:
         bench = Several(4)
@@ -129,7 +124,7 @@ def test_a_further_login_that_fails_is_tried_again(scenario: Scenario) -> None:
         bench.fail_further = [errors.RefusedError("no"), errors.TimedOutError("no")]
         session = await bench.open()
         assert session.cids == (1,)
-        await until(lambda: session.connections.replaced == 1)
+        await until(lambda: session.connections.replaced == 1, "the replacement of a connection")
         assert session.cids == (1, 2)
         await session.close()
 
@@ -142,7 +137,7 @@ def test_tasks_go_on_on_a_living_connection(scenario: Scenario) -> None:
         bench = Several(3)
         session = await bench.open()
         await bench.lose(session, 1)
-        await until(lambda: session.connections.replaced == 1)
+        await until(lambda: session.connections.replaced == 1, "the replacement of a connection")
         ((on, request),) = bench.logouts
         assert (on, request.reason, request.cid) == (2, 2, 1)
         assert bench.calls("reassign") == [(session.id, 1, 2)]
@@ -160,7 +155,7 @@ def test_the_last_connection_is_reinstated(scenario: Scenario) -> None:
         session = await bench.open()
         bench.fail_further = [errors.RefusedError("not yet")]
         await bench.lose(session, 1)
-        await until(lambda: session.connections.recovered == 1)
+        await until(lambda: session.connections.recovered == 1, "the recovery of a connection")
         assert bench.further == [(1, True), (1, True)]
         assert bench.plane.connections[session.id, 1].reassigned_from == 1
         assert (session.connections.recovered, session.reopened, bench.logouts) == (1, 0, [])
@@ -174,7 +169,7 @@ def test_all_connections_lost(scenario: Scenario) -> None:
         bench = Several(3)
         session = await bench.open()
         await bench.lose(session, 1, 2, 3)
-        await until(lambda: session.connections.recovered == 3 and session.cids == (1, 2, 3))
+        await until(lambda: session.connections.recovered == 3 and session.cids == (1, 2, 3), "three recoveries")
         assert bench.further[2] == (1, True)
         assert sorted(request.cid for _, request in bench.logouts) == [2, 3]
         assert sorted(arguments[1:] for arguments in bench.calls("reassign")) == [(2, 1), (3, 1)]
@@ -191,7 +186,7 @@ def test_time2wait_is_waited_for(scenario: Scenario) -> None:
         await bench.lose(session, 2)
         await asyncio.sleep(0.8)
         assert (bench.logouts, len(bench.further)) == ([], 1)
-        await until(lambda: session.cids == (1, 2))
+        await until(lambda: session.cids == (1, 2), "both connections")
         assert len(bench.logouts) == 1
         await session.close()
 
@@ -205,7 +200,7 @@ def test_no_path_within_time2retain(scenario: Scenario) -> None:
         number = session.id
         bench.fail_further = [errors.RefusedError("away")] * 1000
         await bench.lose(session, 1)
-        await until(lambda: session.reopened == 1)
+        await until(lambda: session.reopened == 1, "a session opened again")
         assert (number, 1, api.ReleaseMode.TERMINATE) in bench.calls("release")
         assert session.id != number
         await session.close()
@@ -220,7 +215,7 @@ def test_a_target_that_forgot_the_session(scenario: Scenario, status: LoginStatu
         session = await bench.open()
         bench.fail_further = [login_error(status, whose="peer")]
         await bench.lose(session, 1)
-        await until(lambda: session.reopened == 1, 2.0)
+        await until(lambda: session.reopened == 1, "a session opened again")
         await session.close()
 
     scenario(body)
@@ -234,7 +229,7 @@ def test_a_connection_that_the_target_does_not_know(scenario: Scenario) -> None:
         session = await bench.open()
         bench.answers = [LogoutResponse(response=1, initiator_task_tag=0)]
         await bench.lose(session, 2)
-        await until(lambda: session.cids == (1, 2) and not session.connections.lost)
+        await until(lambda: session.cids == (1, 2) and not session.connections.lost, "both connections")
         assert bench.calls("reassign") == [(session.id, 2, 1)]
         await session.close()
 
@@ -249,7 +244,7 @@ def test_a_target_that_does_not_recover_after_all(scenario: Scenario) -> None:
         session = await bench.open()
         bench.answers = [LogoutResponse(response=2, initiator_task_tag=0)]
         await bench.lose(session, 2)
-        await until(lambda: session.cids == (1, 2) and not session.connections.lost)
+        await until(lambda: session.cids == (1, 2) and not session.connections.lost, "both connections")
         assert not bench.calls("reassign")
         assert (session.id, 2, api.ReleaseMode.TERMINATE) in bench.calls("release")
         assert session.reopened == 0
@@ -264,7 +259,7 @@ def test_a_cleanup_that_failed_is_tried_again(scenario: Scenario) -> None:
         session = await bench.open()
         bench.answers = [LogoutResponse(response=3, initiator_task_tag=0)]
         await bench.lose(session, 2)
-        await until(lambda: not session.connections.lost)
+        await until(lambda: not session.connections.lost, "the end of the recovery")
         assert len(bench.logouts) == 2
         assert bench.calls("reassign") == [(session.id, 2, 1)]
         await session.close()
@@ -279,10 +274,10 @@ def test_time2wait_of_the_logout_response(scenario: Scenario) -> None:
         session = await bench.open()
         bench.answers = [LogoutResponse(initiator_task_tag=0, time2wait=1, time2retain=5)]
         await bench.lose(session, 2)
-        await until(lambda: bool(bench.logouts))
+        await until(lambda: bench.logouts, "the logout")
         await asyncio.sleep(0.8)
         assert not bench.calls("reassign")
-        await until(lambda: bool(bench.calls("reassign")))
+        await until(lambda: bench.calls("reassign"), "the reassignment")
         assert len(bench.logouts) == 1
         await session.close()
 
@@ -295,7 +290,7 @@ def test_below_level_2_only_the_connection_comes_back(scenario: Scenario) -> Non
         session = await bench.open()
         bench.plane.connections.pop((session.id, 2))
         bench.plane.inject(api.ConnectionLost(session.id, 2, "reset"))
-        await until(lambda: session.connections.replaced == 1)
+        await until(lambda: session.connections.replaced == 1, "the replacement of a connection")
         assert (session.cids, bench.logouts, session.reopened) == ((1, 2), [], 0)
         await session.close()
 
@@ -353,7 +348,7 @@ def test_a_connection_is_reinstated_from_cleanup_wait(scenario: Scenario) -> Non
         bench.initiator.log_in_further = further
         bench.fail_further = [errors.RefusedError("not yet")]
         await bench.lose(session, 1)
-        await until(lambda: session.connections.recovered == 1)
+        await until(lambda: session.connections.recovered == 1, "the recovery of a connection")
         assert seen == [(ConnectionState.CLEANUP_WAIT, False)] * 2
         await session.close()
 

@@ -13,6 +13,7 @@ from blockwire.initiator.options import Timers
 from blockwire.initiator.session import State
 from blockwire.session import SessionState, UndefinedTransitionError
 from blockwire.wire.text import TextResponse
+from tests.waiting import until
 
 
 def test_logout_is_sent_once_and_the_session_is_forgotten(bench, scenario) -> None:
@@ -139,8 +140,7 @@ def test_a_session_dropped_by_the_target_waits_time2wait(bench, scenario) -> Non
         bench.plane.inject(api.ControlPdu(session.id, 0, bytes(header), b""))
         await asyncio.sleep(0.05)
         assert session.state is State.REOPENING
-        while session.state is not State.OPEN:  # noqa: ASYNC110 - looked at from outside
-            await asyncio.sleep(0.01)
+        await until(lambda: session.state is State.OPEN, "an open session")
         assert asyncio.get_running_loop().time() - started >= 1
 
     scenario(work)
@@ -234,8 +234,7 @@ def test_a_session_is_reinstated_from_failed(bench, scenario) -> None:
         bench.initiator.log_in = watched
         bench.fail.extend([errors.RefusedError("refused")] * 2)
         bench.plane.lose(session.id)
-        while session.reopened == 0:  # noqa: ASYNC110 - looked at from outside
-            await asyncio.sleep(0.005)
+        await until(lambda: session.reopened, "a session opened again")
         assert [phase for phase, _ in seen] == [SessionState.FAILED] * 3
         assert not any(sessions for _, sessions in seen), "nothing is left of the old one here"
         assert session.phase is SessionState.LOGGED_IN

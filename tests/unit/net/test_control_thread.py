@@ -6,12 +6,12 @@ import asyncio
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from blockwire.errors import ClosedError, ForkedError
 from blockwire.net.control_thread import ControlThread
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -46,8 +46,7 @@ def test_an_interrupt_cancels_and_waits_for_the_clean_up(control: ControlThread)
             steps.append("cleaned up")
 
     def press_ctrl_c() -> None:
-        while "started" not in steps:
-            time.sleep(0.005)
+        wait_until(lambda: "started" in steps, "the start")
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=press_ctrl_c).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.unit.target.conftest import NAME, Bench, Run
 from tests.unit.target.raw_initiator import INITIATOR
 from tests.unit.target.test_discovery import ask_targets
 from tests.unit.target.test_sessions import ISID2
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("evicted", [False, True])
@@ -47,9 +49,8 @@ def test_challenges_of_logins_that_break_off_are_forgotten(run: Run, evicted: bo
                 bench.server.half_open.close()
             else:
                 initiator.writer.reset()
-            async with asyncio.timeout(60):
-                while len(bench.server.half_open) or not bench.told("evicted" if evicted else "login-failed"):  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            await until(lambda: not bench.server.half_open, "the end of the login")
+            await until(functools.partial(bench.told, "evicted" if evicted else "login-failed"), "the event of it")
             await bench.settle()
             assert len(bench.server.challenges) == 0
 
@@ -74,8 +75,7 @@ def test_a_discovery_session_that_does_not_read_ends(run: Run) -> None:
         ping = NopOut(initiator_task_tag=3, immediate=True, data=bytes(8192)).to_bytes()
         sending = asyncio.ensure_future(initiator.send(ping * 4096))
         async with asyncio.timeout(2 * discovery_session.IDLE_SECONDS):
-            while not bench.told("discovery"):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+            await until(lambda: bench.told("discovery"), "the event of the discovery")
         with pytest.raises(ConnectionError):
             await sending
         assert bench.told("discovery")[0].details["reason"] == "idle"

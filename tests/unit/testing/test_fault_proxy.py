@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from blockwire.testing.fault_proxy import Fault, FaultProxy, main
+from tests.waiting import wait_until
 
 SOURCE = Path(__file__).parents[3] / "src"
 PATIENCE = 60.0
@@ -102,16 +103,7 @@ def test_cuts_after_so_many_bytes(proxy: FaultProxy, at: int) -> None:
         received = until_reset(sock)
     assert len(received) <= at  # a reset may overtake what was delivered
     assert proxy.connections[0].to_client == at
-    assert wait_for(lambda: proxy.connections[0].ended == "cut")
-
-
-def wait_for(condition: object, seconds: float = PATIENCE) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():  # type: ignore[operator]
-            return True
-        time.sleep(0.005)
-    return False
+    wait_until(lambda: proxy.connections[0].ended == "cut", "the cut")
 
 
 def test_an_orderly_end(proxy: FaultProxy) -> None:
@@ -166,7 +158,7 @@ def test_throttles(proxy: FaultProxy) -> None:
 def test_delaying_one_connection_reorders_between_connections(proxy: FaultProxy) -> None:
     proxy.plan(Fault(delay=3600.0))
     with connect(proxy) as slow:
-        assert wait_for(lambda: len(proxy.connections) == 1)
+        wait_until(lambda: len(proxy.connections) == 1, "the connection")
         with connect(proxy) as quick:
             slow.sendall(b"1")
             quick.sendall(b"2")
@@ -206,7 +198,7 @@ def test_a_server_that_is_not_there_ends_the_connection() -> None:
         port = unused.getsockname()[1]
         with FaultProxy(f"127.0.0.1:{port}") as proxy:
             assert meets_a_reset(proxy)
-            assert wait_for(lambda: "connectionrefused" in proxy.connections[0].ended.lower())
+            wait_until(lambda: "connectionrefused" in proxy.connections[0].ended.lower(), "the refusal")
 
 
 def test_a_port_in_use_is_an_error_at_start(proxy: FaultProxy) -> None:
