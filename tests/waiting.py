@@ -33,13 +33,13 @@ def wait_until(
         time.sleep(STEP)
 
 
-async def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """The same on an event loop, by the time of that."""
+async def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE, step: float = STEP) -> None:
+    """The same by the time of an event loop; a longer `step` where much happens at every one (virtual time)."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not condition():
         _go_on(what, _nothing, seconds, loop.time() > deadline)
-        await asyncio.sleep(STEP)
+        await asyncio.sleep(step)
 
 
 def _go_on(what: str, useless: Callable[[], str], seconds: float, late: bool) -> None:

@@ -75,7 +75,7 @@ def test_a_discovery_session_that_does_not_read_ends(run: Run) -> None:
         ping = NopOut(initiator_task_tag=3, immediate=True, data=bytes(8192)).to_bytes()
         sending = asyncio.ensure_future(initiator.send(ping * 4096))
         async with asyncio.timeout(2 * discovery_session.IDLE_SECONDS):
-            await until(lambda: bench.told("discovery"), "the event of the discovery")
+            await until(lambda: bench.told("discovery"), "the event of the discovery", step=5.0)
         with pytest.raises(ConnectionError):
             await sending
         assert bench.told("discovery")[0].details["reason"] == "idle"
