@@ -1,1 +1,1 @@
-"""The command line. `process` is the entry point, `main` finds the command; each is a module, loaded when it is called."""
+"""The command line. `process` is the entry point, `main` finds the command; each is a module, loaded when called."""
