@@ -151,7 +151,7 @@ impl InitiatorSession {
             parts[count] = Part::new(buffer.as_mut_ptr(), room);
             let asked = direct as usize + room;
             inner.counters.receive_calls += 1;
-            let ended = inner.side.ended;
+            let (ended, r2ts) = (inner.side.ended, inner.side.asked);
             let received = if std::mem::take(&mut wait) {
                 let plan = link.plan(&mut inner.side.proto, conn, now);
                 let transport = Arc::clone(&link.transport);
@@ -190,7 +190,7 @@ impl InitiatorSession {
             if let Err(fatal) = taken {
                 break Some(Loss::Fatal(fatal));
             }
-            link.patience.received(n, inner.side.ended - ended);
+            link.patience.received(n, inner.side.ended - ended, inner.side.asked - r2ts);
             state.flush(now);
             if n < asked {
                 break None;

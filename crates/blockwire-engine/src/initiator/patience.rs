@@ -4,8 +4,8 @@
 //! target's time. Two things are worth waiting for:
 //!
 //! * the rest of a large data segment that has begun: it is certain to come;
-//! * several answers, while many requests are in flight at a target that answers one at a time and fast. That is a guess,
-//!   so it is made from a sample of waits without it, held only as long as it comes true, and bounded by `LONGEST` each time.
+//! * several answers, while many requests are in flight at a target whose time goes into them one by one. That is a guess,
+//!   so it is made from a sample of waits without it, held only as long as it comes true, and bounded by a time.
 //!
 //! Both are the socket's low-water mark (SO_RCVLOWAT) and a `ppoll` with a limit. One request at a time, or a slow target,
 //! is never kept waiting.
@@ -24,10 +24,20 @@ use crate::transport::Transport;
 const REST: u32 = 16 * 1024;
 /// Most bytes to wait for: what is not fetched in time leaves the processor's cache, and the target sends no more.
 const MOST: u32 = 128 * 1024;
-/// Answers to wait for: this part of the requests in flight, so that the target is not left without work.
-const SHARE: u32 = 4;
-/// Answers are expected within this time, or not waited for.
-const LONGEST: Nanos = 100_000;
+/// A target that takes this long for an answer is the bottleneck, and being woken costs it much less than it saves.
+const SLOW: Nanos = 10_000;
+/// How long to wait for how many.
+struct Bounds {
+    /// This part of the requests in flight, so that the target is not left without work.
+    share: u32,
+    most: u64,
+    /// Answers are expected within this time, or not waited for.
+    longest: Nanos,
+}
+/// Also where the target asks for data (R2T): until it has that, it may have nothing else to do.
+const USUAL: Bounds = Bounds { share: 4, most: u64::MAX, longest: 100_000 };
+/// A wake for eight answers costs little enough for each.
+const AT_SLOW: Bounds = Bounds { share: 2, most: 8, longest: 400_000 };
 /// Waits of a sample, which tells what comes by itself.
 const SAMPLE: u32 = 8;
 /// Waits until the next sample.
@@ -84,9 +94,10 @@ pub(super) struct Patience {
     left: u32,
     missed: bool,
     misses: u32,
-    /// The sample: when it began, requests that ended, bytes that came.
+    /// The sample: when it began, requests that ended, R2Ts and bytes that came.
     began: Nanos,
     ended: u64,
+    asked: u64,
     bytes: u64,
 }
 
@@ -110,9 +121,10 @@ impl Patience {
 
     /// After a receive call.
     #[inline]
-    pub fn received(&mut self, bytes: usize, ended: u64) {
+    pub fn received(&mut self, bytes: usize, ended: u64, asked: u64) {
         self.bytes += bytes as u64;
         self.ended += ended;
+        self.asked += asked;
     }
 
     /// The answers that were waited for did not come in time: the next wait is for any byte.
@@ -128,7 +140,7 @@ impl Patience {
         self.goal = if self.sampling { self.guess(outstanding, now) } else { None };
         self.sampling = !self.sampling;
         self.left = if self.sampling { SAMPLE } else { PHASE };
-        (self.began, self.ended, self.bytes, self.misses) = (now, 0, 0, 0);
+        (self.began, self.ended, self.asked, self.bytes, self.misses) = (now, 0, 0, 0, 0);
     }
 
     /// What the sample makes worth waiting for.
@@ -137,8 +149,9 @@ impl Patience {
         if self.ended == 0 || elapsed == 0 {
             return None;
         }
-        let in_time = u64::try_from(u128::from(LONGEST) * u128::from(self.ended) / u128::from(elapsed)).ok()?;
-        let answers = in_time.min(u64::from(outstanding / SHARE));
+        let each = (elapsed / self.ended).max(1);
+        let Bounds { share, most, longest } = if each >= SLOW && self.asked == 0 { AT_SLOW } else { USUAL };
+        let answers = (longest / each).min(u64::from(outstanding / share)).min(most);
         // as many come together anyway: waiting would only be in the way
         if answers < 2 || self.ended >= answers * u64::from(SAMPLE) {
             return None;
@@ -177,12 +190,17 @@ mod tests {
 
     /// A sample in which each wait brings `each` answers of 4 KiB, `gap` nanoseconds apart, with 32 in flight.
     fn sampled(each: u64, gap: Nanos) -> (Patience, Nanos) {
+        sampled_with(each, gap, 0)
+    }
+
+    /// With so many R2Ts in each wait.
+    fn sampled_with(each: u64, gap: Nanos, asked: u64) -> (Patience, Nanos) {
         let mut patience = Patience::default();
         let mut now = 1000;
         for _ in 0..SAMPLE {
             assert_eq!(patience.plan(0, 32, now), Wait::Any);
             now += each * gap;
-            patience.received(each as usize * 4144, each);
+            patience.received(each as usize * 4144, each, asked);
         }
         (patience, now)
     }
@@ -190,24 +208,45 @@ mod tests {
     #[test]
     fn a_fast_target_that_answers_one_at_a_time_is_worth_waiting_for() {
         let (mut patience, now) = sampled(1, 20_000);
-        // five come in 100 µs; a quarter of those in flight would be eight
-        let expected = Wait::Answers(5 * 4144, Duration::from_micros(200));
+        // twenty come in 400 µs; half of those in flight would be sixteen
+        let expected = Wait::Answers(8 * 4144, Duration::from_micros(320));
         assert_eq!(patience.plan(0, 32, now), expected);
         assert_eq!(patience.plan(0, 16, now), expected);
         assert_eq!(patience.plan(0, 15, now), Wait::Any, "half of them are not in flight any more");
-        assert_eq!(patience.plan(100_000, 32, now), Wait::Answers(100_000, Duration::from_micros(200)));
+        assert_eq!(patience.plan(100_000, 32, now), Wait::Answers(100_000, Duration::from_micros(320)));
         let (mut patience, now) = sampled(1, 10_000);
         assert_eq!(patience.plan(0, 32, now), Wait::Answers(8 * 4144, Duration::from_micros(160)));
+        // never more than half of those in flight, so that the target is not left without work
+        let (mut patience, now) = sampled(1, 50_000);
+        assert_eq!(patience.plan(0, 8, now), Wait::Answers(4 * 4144, Duration::from_micros(400)));
+        let (mut patience, now) = sampled(3, 50_000);
+        assert_eq!(
+            patience.plan(0, 8, now),
+            Wait::Answers(4 * 4144, Duration::from_micros(400)),
+            "three come by themselves"
+        );
+    }
+
+    #[test]
+    fn a_target_that_is_itself_fast_and_one_that_asks_for_data_get_a_quarter() {
+        let (mut patience, now) = sampled(1, 5_000);
+        assert_eq!(patience.plan(0, 16, now), Wait::Answers(4 * 4144, Duration::from_micros(40)));
+        let (mut patience, now) = sampled(4, 5_000);
+        assert_eq!(patience.plan(0, 16, now), Wait::Any, "it answers in batches of a quarter");
+        let (mut patience, now) = sampled_with(1, 20_000, 1);
+        assert_eq!(patience.plan(0, 32, now), Wait::Answers(5 * 4144, Duration::from_micros(200)));
+        let (mut patience, now) = sampled_with(1, 60_000, 1);
+        assert_eq!(patience.plan(0, 32, now), Wait::Any);
     }
 
     #[test]
     fn a_slow_target_one_request_and_natural_batches_are_not() {
-        let (mut patience, now) = sampled(1, 60_000);
+        let (mut patience, now) = sampled(1, 210_000);
         assert_eq!(patience.plan(0, 32, now), Wait::Any);
         let (mut patience, now) = sampled(8, 10_000);
         assert_eq!(patience.plan(0, 32, now), Wait::Any);
         let (mut patience, now) = sampled(1, 10_000);
-        assert_eq!(patience.plan(0, 7, now), Wait::Any);
+        assert_eq!(patience.plan(0, 3, now), Wait::Any);
         let (mut patience, now) = sampled(0, 10_000);
         assert_eq!(patience.plan(0, 32, now), Wait::Any);
     }

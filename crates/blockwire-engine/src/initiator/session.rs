@@ -141,6 +141,7 @@ impl InitiatorSession {
             trace: TraceRing::new(options.trace_entries),
             plane_tasks: 0,
             ended: 0,
+            asked: 0,
             news: false,
         };
         let state = State {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use blockwire_proto::initiator::{self as proto, Outcome};
 use blockwire_proto::{ConnIndex, Direction, Fatal, Slot};
+use blockwire_wire::Opcode;
 
 use super::request::{Place, Places};
 use crate::clock::Nanos;
@@ -43,6 +44,8 @@ pub(super) struct Side {
     pub plane_tasks: usize,
     /// Requests that ended.
     pub ended: u64,
+    /// R2Ts that came.
+    pub asked: u64,
     /// Something ended since parked callers were last told.
     pub news: bool,
 }
@@ -151,6 +154,7 @@ impl Role for Side {
     fn seen(&mut self, conn: ConnIndex, now: Nanos) {
         use blockwire_proto::Endpoint as _;
         let bhs = *self.proto.deframer(conn).bhs();
+        self.asked += u64::from(bhs.opcode() == Some(Opcode::R2t));
         let cid = self.cid(conn);
         self.trace.record(TraceEntry { time: now, session: self.id, cid, sent: false, bhs });
     }
