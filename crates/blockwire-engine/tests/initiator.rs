@@ -48,19 +48,8 @@ fn rig_with(params: ConnectionParams) -> Rig {
     };
     let session = plane.create_initiator_session(spec).unwrap();
     let (target, fd) = MiniTarget::start(16 << 20);
-    let handoff = Handoff {
-        transport: TransportHandle::Tcp(fd),
-        params,
-        stat_sn: 0,
-        exp_stat_sn: 1,
-        over_read: Vec::new(),
-        peer: String::new(),
-        reassigned_from: None,
-    };
-    let op = plane.adopt(session, handoff);
     let rig = Rig { plane, session, target };
-    let done = rig.event(|e| matches!(e, Event::OpDone { op: o, .. } if *o == op));
-    assert!(matches!(done, Event::OpDone { result: Ok(OpResult::None), .. }), "{done:?}");
+    rig.adopt(fd, params);
     rig
 }
 
@@ -73,6 +62,21 @@ fn never() -> impl FnMut() -> bool {
 }
 
 impl Rig {
+    fn adopt(&self, fd: i32, params: ConnectionParams) {
+        let handoff = Handoff {
+            transport: TransportHandle::Tcp(fd),
+            params,
+            stat_sn: 0,
+            exp_stat_sn: 1,
+            over_read: Vec::new(),
+            peer: String::new(),
+            reassigned_from: None,
+        };
+        let op = self.plane.adopt(self.session, handoff);
+        let done = self.event(|e| matches!(e, Event::OpDone { op: o, .. } if *o == op));
+        assert!(matches!(done, Event::OpDone { result: Ok(OpResult::None), .. }), "{done:?}");
+    }
+
     fn event(&self, mut wanted: impl FnMut(&Event) -> bool) -> Event {
         let started = Instant::now();
         loop {
@@ -359,6 +363,32 @@ fn four_threads_share_a_session() {
     for thread in threads {
         thread.join().unwrap();
     }
+}
+
+/// Who waits for the only connection that has requests waits for it alone; what comes on another is not left there for that.
+#[test]
+fn a_request_on_another_connection_does_not_wait_for_a_silent_one() {
+    let rig = rig();
+    let (_other, fd) = MiniTarget::start(16 << 20);
+    rig.adopt(fd, ConnectionParams { cid: 2, ..connection() });
+    let token = rig.plane.token();
+    std::thread::scope(|scope| {
+        let silent = scope.spawn(|| {
+            let io =
+                BlockRequest { kind: IoKind::Read, lba: u64::from(SILENT), blocks: 0, block_size: 512, fua: false };
+            rig.plane.execute_io(rig.session, token, 0, &io, Memory::NONE, None, &mut never()).unwrap().done
+        });
+        while !rig.plane.is_in_flight(rig.session, token) {
+            std::thread::yield_now();
+        }
+        for round in 0..200 {
+            // one by one, on the other and on the silent one's connection, whose target goes on answering
+            assert!(is_good(&rig.execute(IoKind::Read, round, &mut [0; 512], None)));
+        }
+        assert!(!silent.is_finished());
+        rig.plane.close_session(rig.session);
+        assert!(!is_good(&silent.join().unwrap()));
+    });
 }
 
 #[test]

@@ -23,6 +23,11 @@ pub(super) struct PollMemory {
     who: Vec<(ConnIndex, Option<RawFd>)>,
 }
 
+/// With several connections, so many waits for the only one that has requests, as long as something comes; then all are polled.
+const DIRECT_WAITS: u32 = 64;
+/// And the longest of these waits: somebody else may send a request on another connection meanwhile.
+const DIRECT_SLICE: Duration = Duration::from_millis(5);
+
 /// How long a caller naps between two looks at in-memory ends, which nothing wakes it for.
 const MEMORY_NAP: Duration = Duration::from_micros(200);
 
@@ -64,23 +69,19 @@ impl InitiatorSession {
 
     /// Takes the baton for one wait.
     fn drive<'a>(&'a self, mut state: Guard<'a>, limit: Duration) -> Guard<'a> {
-        let mut links = state.links.iter().enumerate().filter_map(|(i, l)| l.as_ref().map(|l| (i, l)));
-        let first = links.next();
-        // the timeout of the socket is a whole slice; none at all needs no waiting either
-        let direct = match first {
-            Some((conn, link))
-                if links.next().is_none()
-                    && !link.blocked
-                    && state.held_until.is_none()
-                    && link.transport.fd().is_some() =>
-            {
-                (limit == SLICE || limit.is_zero()).then_some(conn)
-            }
-            _ => None,
-        };
+        let direct = state.only_one_to_read(limit);
         state.reader = true;
         state = match direct {
-            Some(conn) => self.receive_from(state, conn, !limit.is_zero()),
+            Some(conn) => {
+                let before = state.counters.bytes_received;
+                let mut state = self.receive_from(state, conn, !limit.is_zero());
+                state.direct_waits = if state.counters.bytes_received == before {
+                    DIRECT_WAITS
+                } else {
+                    state.direct_waits.saturating_add(1)
+                };
+                state
+            }
             None => self.poll_all(state, limit),
         };
         state.reader = false;
@@ -127,6 +128,7 @@ impl InitiatorSession {
                 state = self.receive_from(state, conn, false);
             }
         }
+        state.direct_waits = 0;
         entries.clear();
         who.clear();
         state.poll = PollMemory { entries, who };
@@ -201,5 +203,29 @@ impl InitiatorSession {
             state.lose(conn, loss);
         }
         state
+    }
+}
+
+impl State {
+    /// The connection that a caller may wait for in `recv` itself, which costs less than a `poll` of all before it: the only one there
+    /// is or, for a while, the only one with requests. The timeout of a socket is a whole slice, so shorter waits are polls; none at all
+    /// needs no timeout.
+    fn only_one_to_read(&mut self, limit: Duration) -> Option<ConnIndex> {
+        if self.held_until.is_some() || (limit != SLICE && !limit.is_zero()) {
+            return None;
+        }
+        let Self { links, side, direct_waits, .. } = self;
+        let several = links.iter().flatten().count() > 1;
+        if several && (limit.is_zero() || *direct_waits >= DIRECT_WAITS) {
+            return None;
+        }
+        let mut busy = links.iter_mut().enumerate().filter_map(|(conn, link)| link.as_mut().map(|link| (conn, link)));
+        let mut busy = busy.by_ref().filter(|(conn, _)| !several || side.proto.tasks_on(*conn) > 0);
+        let (conn, link) = busy.next()?;
+        if busy.next().is_some() || link.blocked || link.transport.fd().is_none() {
+            return None;
+        }
+        link.set_slice(if several { DIRECT_SLICE } else { SLICE });
+        Some(conn)
     }
 }

@@ -182,6 +182,17 @@ impl Link {
             self.mark = bytes;
         }
     }
+
+    /// Sets how long a `recv` that waits for any byte does; what cannot be set stays as it is.
+    #[inline]
+    pub fn set_slice(&mut self, slice: Duration) {
+        if slice != self.slice
+            && let Some(fd) = self.transport.fd()
+            && socket::set_receive_timeout(fd, slice).is_ok()
+        {
+            self.slice = slice;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub(super) struct Link {
     pub patience: Patience,
     /// SO_RCVLOWAT as it stands on the socket.
     pub mark: u32,
+    /// SO_RCVTIMEO, likewise.
+    pub slice: Duration,
     /// The last send took less than it was given.
     pub blocked: bool,
     /// The reader waits in `recv` on it, without the lock.
@@ -93,6 +95,8 @@ pub(super) struct State {
     /// Requests that were in flight when somebody waited, the most of late.
     in_flight: usize,
     pub poll: PollMemory,
+    /// Waits for one connection of several since all were polled.
+    pub direct_waits: u32,
     /// The receive buffer; whoever has the baton takes it.
     pub buffer: Option<Box<[u8]>>,
     pub closed: bool,
@@ -159,6 +163,7 @@ impl InitiatorSession {
             uses: 0,
             in_flight: 0,
             poll: PollMemory::default(),
+            direct_waits: 0,
             buffer: None,
             closed: false,
             losses: 0,
@@ -229,6 +234,7 @@ impl InitiatorSession {
             receive: ReceiveState::default(),
             patience: Patience::default(),
             mark: 1,
+            slice: SLICE,
             blocked: false,
             reading: false,
             doomed: None,

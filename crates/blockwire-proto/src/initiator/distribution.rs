@@ -1,6 +1,7 @@
 //! Which connection of several gets a command (RFC 7143 4.2.2).
 
 use super::InitiatorSession;
+use super::connection::Connection;
 use crate::ConnIndex;
 
 /// Which connection a command goes to that names none (RFC 7143 4.2.2: any; its data and status stay there).
@@ -9,9 +10,9 @@ pub enum Distribution {
     /// The one with the fewest unfinished requests, in runs: the one that got the last command keeps its turn until it is ahead
     /// by an even share of the session's requests. A few are spread one by one; of many, runs go into one system call and
     /// wake the target once, as with a single connection. With an even share none runs dry while another has its turn, so that
-    /// connections over several links add up. Between loopback addresses links are not expected to: the share is half there, and
-    /// of many requests a run is many times what is in flight, so that each batch is as long as with a single connection;
-    /// a connection that answers nothing does not get the last eighth of them.
+    /// connections over several links add up. Between loopback addresses links are not expected to: a run is many times
+    /// what is in flight there, so that each batch is as long as with a single connection, and a connection that answers
+    /// nothing does not get the last of them; of commands with much data the share is half.
     #[default]
     LeastQueued,
     RoundRobin,
@@ -19,9 +20,10 @@ pub enum Distribution {
 
 /// Up to this many requests are spread over the connections one by one.
 const FEW: usize = 5;
-/// With more requests than this within one machine a run is `RUN` times what is in flight.
-const DEEP: usize = 16;
-const RUN: usize = 16;
+/// A run within one machine is so many times what was in flight.
+const RUN: usize = 64;
+/// Commands with more data than this have no such runs: one socket does not hold what two do.
+const MUCH: u32 = 128 * 1024;
 
 /// How commands are spread, and whose turn it is.
 #[derive(Debug, Default)]
@@ -32,7 +34,9 @@ pub(super) struct Spread {
     one_machine: bool,
     /// Requests that are left of a run within one machine.
     run: usize,
-    /// ExpStatSN of the connection whose turn it is, and requests it got since it moved.
+    /// The most that were in flight since the run began: after a batch that ended many, few are left for a moment.
+    most: usize,
+    /// ExpStatSN of the connection whose turn it is, and requests it got since it moved; those it had when the run began count.
     exp_stat_sn: u32,
     unanswered: usize,
 }
@@ -48,57 +52,91 @@ impl InitiatorSession {
         self.spread.distribution = distribution;
     }
 
-    /// The connection for a command that names none, among those that still take commands.
-    pub(super) fn pick_connection(&mut self) -> Option<ConnIndex> {
-        let Self { spread, connections, tasks, room, .. } = self;
-        let open = connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
-        let mut open = open.filter(|(_, c)| !c.logging_out);
-        let last = connections.get(spread.turn).and_then(Option::as_ref).filter(|c| !c.logging_out);
-        match spread.distribution {
-            Distribution::LeastQueued if spread.one_machine && tasks.len() > DEEP => {
-                if let Some(c) = last
-                    && c.exp_stat_sn != spread.exp_stat_sn
-                {
-                    (spread.exp_stat_sn, spread.unanswered) = (c.exp_stat_sn, 0);
-                }
-                let silent = spread.unanswered >= tasks.len() * 7 / 8;
-                if last.is_some_and(|c| silent && (c.tasks as usize) + 1 < tasks.len()) {
-                    // it must not get the last of what is in flight: if it is stuck, the rest goes on with these
-                    let others = open.filter(|(i, _)| *i != spread.turn);
-                    return others.min_by_key(|(_, c)| c.tasks).map(|(i, _)| i).or(Some(spread.turn));
-                }
-                if spread.run == 0 && last.is_some() && !room.lets_turn_pass(connections, spread.turn) {
-                    spread.run = 1;
-                }
-                if spread.run == 0 || last.is_none() {
-                    let count = connections.len();
-                    let behind = |at: ConnIndex| (at + 2 * count - spread.turn - 1) % count;
-                    let (turn, next) = open.min_by_key(|(i, c)| (c.tasks, behind(*i)))?;
-                    (spread.turn, spread.exp_stat_sn, spread.unanswered) = (turn, next.exp_stat_sn, 0);
-                    spread.run = tasks.len() * RUN;
-                }
-                spread.run -= 1;
-                spread.unanswered += 1;
-                Some(spread.turn)
-            }
-            Distribution::LeastQueued => {
-                let shares = if spread.one_machine { 2 } else { open.clone().count() as u32 };
-                let (least, fewest) = open.min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
-                let more = if tasks.len() > FEW { tasks.len() as u32 / shares } else { 0 };
-                let mut passes = || !spread.one_machine || room.lets_turn_pass(connections, spread.turn);
-                if last.is_none_or(|c| c.tasks >= fewest + more && passes()) {
-                    spread.turn = least;
-                }
-                Some(spread.turn)
-            }
-            Distribution::RoundRobin => {
-                let first = open.next()?.0;
-                let next =
-                    if first >= spread.turn { Some(first) } else { open.map(|(i, _)| i).find(|i| *i >= spread.turn) };
-                let at = next.unwrap_or(first);
-                spread.turn = at + 1;
-                Some(at)
-            }
+    /// The connection for a command that names none and moves `length` bytes, among those that still take commands.
+    pub(super) fn pick_connection(&mut self, length: u32) -> Option<ConnIndex> {
+        match self.spread.distribution {
+            Distribution::RoundRobin => self.next_in_turn(),
+            Distribution::LeastQueued if self.spread.one_machine && length <= MUCH => self.in_long_runs(),
+            Distribution::LeastQueued => self.least_queued(),
         }
+    }
+
+    fn open_connections(&self) -> impl Iterator<Item = (ConnIndex, &Connection)> {
+        let all = self.connections.iter().enumerate().filter_map(|(i, c)| c.as_ref().map(|c| (i, c)));
+        all.filter(|(_, c)| !c.logging_out)
+    }
+
+    /// The connection whose turn it is, if it still takes commands.
+    fn last_connection(&self) -> Option<&Connection> {
+        self.connections.get(self.spread.turn).and_then(Option::as_ref).filter(|c| !c.logging_out)
+    }
+
+    fn turn_may_pass(&mut self) -> bool {
+        self.room.lets_turn_pass(&self.connections, self.spread.turn)
+    }
+
+    fn next_in_turn(&mut self) -> Option<ConnIndex> {
+        let turn = self.spread.turn;
+        let open = || self.open_connections().map(|(i, _)| i);
+        let next = open().find(|i| *i >= turn).or_else(|| open().next())?;
+        self.spread.turn = next + 1;
+        Some(next)
+    }
+
+    fn least_queued(&mut self) -> Option<ConnIndex> {
+        let shares = if self.spread.one_machine { 2 } else { self.open_connections().count() as u32 };
+        let (least, fewest) = self.open_connections().min_by_key(|(_, c)| c.tasks).map(|(i, c)| (i, c.tasks))?;
+        let more = if self.tasks.len() > FEW { self.tasks.len() as u32 / shares } else { 0 };
+        let ahead = self.last_connection().map(|c| c.tasks >= fewest + more);
+        if ahead.is_none_or(|ahead| ahead && (!self.spread.one_machine || self.turn_may_pass())) {
+            self.spread.turn = least;
+        }
+        Some(self.spread.turn)
+    }
+
+    fn in_long_runs(&mut self) -> Option<ConnIndex> {
+        let unfinished = self.tasks.len();
+        self.spread.most = self.spread.most.max(unfinished);
+        let last = self.last_connection().is_some();
+        if last && self.spread.run == 0 && !self.turn_may_pass() {
+            self.spread.run = 1;
+        }
+        if !last || self.spread.run == 0 {
+            self.begin_run()?;
+        } else if let Some(other) = self.instead_of_a_stuck_one(unfinished) {
+            return Some(other);
+        }
+        self.spread.run = self.spread.run.saturating_sub(1);
+        self.spread.unanswered += 1;
+        Some(self.spread.turn)
+    }
+
+    /// Gives the turn to the least queued, of several to the next; of few requests for one only.
+    fn begin_run(&mut self) -> Option<()> {
+        let (count, last) = (self.connections.len(), self.spread.turn);
+        let behind = |at: ConnIndex| (at + 2 * count - last - 1) % count;
+        let (turn, next) = self.open_connections().min_by_key(|(i, c)| (c.tasks, behind(*i)))?;
+        let (exp_stat_sn, unanswered) = (next.exp_stat_sn, next.tasks as usize);
+        let Self { spread, tasks, .. } = self;
+        spread.run = if spread.most > FEW { spread.most * RUN } else { 1 };
+        spread.most = tasks.len();
+        (spread.turn, spread.exp_stat_sn, spread.unanswered) = (turn, exp_stat_sn, unanswered);
+        Some(())
+    }
+
+    /// The least queued of the others, when nothing of a run was answered and it would get the last of what is in flight:
+    /// if its connection is stuck, the rest goes on with these.
+    fn instead_of_a_stuck_one(&mut self, unfinished: usize) -> Option<ConnIndex> {
+        let last = self.last_connection()?;
+        let (exp_stat_sn, tasks) = (last.exp_stat_sn, last.tasks as usize);
+        if exp_stat_sn != self.spread.exp_stat_sn {
+            (self.spread.exp_stat_sn, self.spread.unanswered) = (exp_stat_sn, 0);
+        }
+        let silent = self.spread.unanswered + (unfinished / 8).max(2) >= unfinished;
+        if !silent || tasks + 1 >= unfinished {
+            return None;
+        }
+        let others = self.open_connections().filter(|(i, _)| *i != self.spread.turn);
+        others.min_by_key(|(_, c)| c.tasks).map(|(i, _)| i)
     }
 }

@@ -231,7 +231,7 @@ impl InitiatorSession {
         };
         self.check_connection(conn)?;
         let continued = kind == Kind::Text && header.target_transfer_tag() != blockwire_wire::RESERVED_TAG;
-        let conn = if conn.is_none() { self.pick_connection() } else { conn };
+        let conn = if conn.is_none() { self.pick_connection(0) } else { conn };
         let paused = if kind == Kind::Text { conn.and_then(|c| self.connection(c).text.take()) } else { None };
         let slot = match paused {
             Some(slot) if continued => {
@@ -280,8 +280,8 @@ impl InitiatorSession {
     pub(super) fn start_or_wait(&mut self, slot: Slot) {
         let task = &self.tasks[slot];
         let allowed = task.bhs.is_immediate() || (self.waiting.is_empty() && self.may_send());
-        let wanted = task.wanted;
-        let conn = if allowed { wanted.or_else(|| self.pick_connection()) } else { None };
+        let (wanted, length) = (task.wanted, task.write_len.max(task.read_len));
+        let conn = if allowed { wanted.or_else(|| self.pick_connection(length)) } else { None };
         match conn {
             Some(conn) => self.start(slot, conn),
             _ => {
@@ -298,6 +298,7 @@ impl InitiatorSession {
             if !task.bhs.is_immediate() && !self.may_send() {
                 break;
             }
+            let length = task.write_len.max(task.read_len);
             let conn = match task.wanted {
                 Some(conn) if self.check_connection(Some(conn)).is_err() => {
                     self.waiting.pop_front();
@@ -305,7 +306,7 @@ impl InitiatorSession {
                     continue;
                 }
                 Some(conn) => conn,
-                None => match self.pick_connection() {
+                None => match self.pick_connection(length) {
                     Some(conn) => conn,
                     None => break,
                 },

@@ -68,61 +68,88 @@ fn no_connection_runs_dry_while_another_has_its_turn() {
     }
 }
 
-/// Four connections of one machine, `depth` requests in flight; connection `stuck` never answers, the others in the order of the
-/// commands. Returns who got the commands of `rounds` answers after the first fill, as runs, and what each connection has at the end.
-fn in_one_machine(depth: u32, stuck: Option<usize>, rounds: u32) -> (Vec<(usize, usize)>, [u32; 4]) {
+/// Four connections of one machine, `depth` READs of `length` bytes in flight; connection `stuck` never answers, the others in the
+/// order of the commands, `batch` at a time. Returns who got the commands of `rounds` answers after the first fill, as
+/// runs, and what each connection has at the end.
+fn in_one_machine(
+    depth: u32, length: u32, batch: u32, stuck: Option<usize>, rounds: u32,
+) -> (Vec<(usize, usize)>, [u32; 4]) {
     let mut rig = two();
     for cid in [3, 4] {
         rig.session.add_connection(connection(cid, 1024), SECOND, 0);
     }
     rig.session.set_one_machine(true);
-    let mut waiting = Vec::new();
+    let (mut waiting, mut turns) = (Vec::new(), Vec::new());
     let mut stat_sn = [STAT_SN, SECOND, SECOND, SECOND];
-    let mut turns = Vec::new();
     let (mut exp, mut answered) = (0x10, 0);
     // the window has to hold them all
     rig.deliver(0, &pdu(0x20, 0x80, [0, 0], u32::MAX, [u32::MAX, STAT_SN, exp, exp + 0x100, 0, 0, 0], &[])).unwrap();
     loop {
         while waiting.len() < depth as usize {
-            rig.command(&[0; 6], 0, 0);
+            rig.command(&[0; 6], 0, length);
             exp += 1;
-            for conn in 0..4 {
-                let sent = split(&rig.sent(conn));
-                turns.extend(sent.iter().map(|_| conn));
-                waiting.extend(sent.iter().map(|(header, _)| (conn, word(header, 16))));
+            for (conn, stat_sn) in stat_sn.iter_mut().enumerate() {
+                for (header, _) in split(&rig.sent(conn)) {
+                    let tag = word(&header, 16);
+                    if header[0] & 0x3f == 0x01 {
+                        turns.push(conn);
+                        waiting.push((conn, tag));
+                    } else if Some(conn) != stuck {
+                        let nop_in = [u32::MAX, *stat_sn, exp, exp + 0x100, 0, 0, 0];
+                        rig.deliver(conn, &pdu(0x20, 0x80, [0, 0], tag, nop_in, &[])).unwrap();
+                        *stat_sn += 1;
+                    }
+                }
             }
         }
-        if answered == rounds {
+        if answered >= rounds {
             break;
         }
-        let next = waiting.iter().position(|(conn, _)| Some(*conn) != stuck);
-        let (conn, tag) = waiting.remove(next.unwrap_or_else(|| panic!("all is stuck after {answered} answers")));
-        let good = pdu(0x21, 0x80, [0, 0], tag, [0, stat_sn[conn], exp, exp + 0x100, 0, 0, 0], &[]);
-        rig.deliver(conn, &good).unwrap();
-        rig.ended();
-        stat_sn[conn] += 1;
-        answered += 1;
+        for _ in 0..batch {
+            let next = waiting.iter().position(|(conn, _)| Some(*conn) != stuck);
+            let (conn, tag) = waiting.remove(next.unwrap_or_else(|| panic!("all is stuck after {answered} answers")));
+            let busy = pdu(0x21, 0x80, [0, 8], tag, [0, stat_sn[conn], exp, exp + 0x100, 0, 0, 0], &[]);
+            rig.deliver(conn, &busy).unwrap();
+            rig.ended();
+            stat_sn[conn] += 1;
+            answered += 1;
+        }
     }
     let runs = turns.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect();
     (runs, [0, 1, 2, 3].map(|conn| rig.session.tasks_on(conn)))
 }
 
 #[test]
-fn within_one_machine_runs_are_longer() {
+fn within_one_machine_runs_are_many_times_what_is_in_flight() {
+    // also when each batch of answers leaves only a few in flight
+    for (depth, batch) in [(8, 1), (8, 4), (8, 8), (128, 1), (128, 32), (128, 128)] {
+        let (runs, _) = in_one_machine(depth, 4096, batch, None, depth * 400);
+        let long: Vec<_> = runs.iter().filter(|(_, length)| *length > depth as usize * 8).collect();
+        assert!((0..4).all(|conn| long.iter().any(|(who, _)| *who == conn)), "{runs:?}");
+        let in_long = long.iter().map(|(_, length)| length).sum::<usize>();
+        assert!(in_long > depth as usize * 380, "{depth} {batch} {runs:?}");
+    }
+}
+
+#[test]
+fn within_one_machine_a_few_are_spread_one_by_one_and_much_data_by_halves() {
+    for depth in 1..=5 {
+        let (runs, at_the_end) = in_one_machine(depth, 4096, 1, None, 100);
+        assert!(runs.iter().all(|(_, length)| *length == 1), "{runs:?}");
+        assert!(at_the_end.iter().all(|tasks| *tasks <= depth.div_ceil(4)), "{at_the_end:?}");
+    }
     // five one by one, then runs until half of all ahead
-    assert_eq!(in_one_machine(12, None, 0).1, [5, 5, 1, 1]);
-    // of very many a run is many times what is in flight, and everybody has a turn
-    let (runs, _) = in_one_machine(128, None, 20_000);
-    let long: Vec<_> = runs.iter().filter(|(_, length)| *length > 1000).collect();
-    assert!((0..4).all(|conn| long.iter().any(|(who, _)| *who == conn)), "{runs:?}");
-    assert!(long.iter().map(|(_, length)| length).sum::<usize>() > 17_000, "{runs:?}");
+    assert_eq!(in_one_machine(12, 256 * 1024, 1, None, 0).1, [5, 5, 1, 1]);
+    let (runs, _) = in_one_machine(8, 256 * 1024, 1, None, 1000);
+    assert!(runs.iter().all(|(_, length)| *length <= 8), "{runs:?}");
 }
 
 #[test]
 fn within_one_machine_a_connection_that_is_stuck_does_not_get_everything() {
-    for stuck in 0..4 {
-        let (_, at_the_end) = in_one_machine(128, Some(stuck), 20_000);
-        assert!(at_the_end[stuck] < 124, "{at_the_end:?}");
+    for (depth, stuck) in [8, 9, 12, 16, 17, 128].into_iter().flat_map(|depth| (0..4).map(move |stuck| (depth, stuck)))
+    {
+        let (_, at_the_end) = in_one_machine(depth, 4096, 1, Some(stuck), depth * 400);
+        assert!(at_the_end[stuck] < depth, "{at_the_end:?}");
     }
 }
 
