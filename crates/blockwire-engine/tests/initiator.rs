@@ -69,7 +69,7 @@ impl Rig {
             stat_sn: 0,
             exp_stat_sn: 1,
             over_read: Vec::new(),
-            peer: String::new(),
+            peer: "127.0.0.1:3260".to_owned(),
             reassigned_from: None,
         };
         let op = self.plane.adopt(self.session, handoff);

@@ -18,10 +18,12 @@ pub enum Distribution {
     RoundRobin,
 }
 
-/// Up to this many requests are spread over the connections one by one.
+/// Two to so many requests are spread over the connections one by one.
 const FEW: usize = 5;
 /// A run within one machine is so many times what was in flight.
 const RUN: usize = 64;
+/// And of requests that come one at a time it has so many.
+const ALONE: usize = 1024;
 /// Commands with more data than this have no such runs: one socket does not hold what two do.
 const MUCH: u32 = 128 * 1024;
 
@@ -34,6 +36,8 @@ pub(super) struct Spread {
     one_machine: bool,
     /// Requests that are left of a run within one machine.
     run: usize,
+    /// The run is of requests that come one at a time.
+    alone: bool,
     /// The most that were in flight since the run began: after a batch that ended many, few are left for a moment.
     most: usize,
     /// ExpStatSN of the connection whose turn it is, and requests it got since it moved; those it had when the run began count.
@@ -97,6 +101,9 @@ impl InitiatorSession {
     fn in_long_runs(&mut self) -> Option<ConnIndex> {
         let unfinished = self.tasks.len();
         self.spread.most = self.spread.most.max(unfinished);
+        if self.spread.alone && unfinished > 1 {
+            self.spread.run = 0; // its connection may be stuck
+        }
         let last = self.last_connection().is_some();
         if last && self.spread.run == 0 && !self.turn_may_pass() {
             self.spread.run = 1;
@@ -111,14 +118,19 @@ impl InitiatorSession {
         Some(self.spread.turn)
     }
 
-    /// Gives the turn to the least queued, of several to the next; of few requests for one only.
+    /// Gives the turn to the least queued, of several to the next; when a few requests are in flight at a time for one only.
     fn begin_run(&mut self) -> Option<()> {
         let (count, last) = (self.connections.len(), self.spread.turn);
         let behind = |at: ConnIndex| (at + 2 * count - last - 1) % count;
         let (turn, next) = self.open_connections().min_by_key(|(i, c)| (c.tasks, behind(*i)))?;
         let (exp_stat_sn, unanswered) = (next.exp_stat_sn, next.tasks as usize);
         let Self { spread, tasks, .. } = self;
-        spread.run = if spread.most > FEW { spread.most * RUN } else { 1 };
+        spread.alone = spread.most <= 1;
+        spread.run = match spread.most {
+            0 | 1 => ALONE,
+            few if few <= FEW => 1,
+            many => many * RUN,
+        };
         spread.most = tasks.len();
         (spread.turn, spread.exp_stat_sn, spread.unanswered) = (turn, exp_stat_sn, unanswered);
         Some(())

@@ -133,7 +133,7 @@ fn within_one_machine_runs_are_many_times_what_is_in_flight() {
 
 #[test]
 fn within_one_machine_a_few_are_spread_one_by_one_and_much_data_by_halves() {
-    for depth in 1..=5 {
+    for depth in 2..=5 {
         let (runs, at_the_end) = in_one_machine(depth, 4096, 1, None, 100);
         assert!(runs.iter().all(|(_, length)| *length == 1), "{runs:?}");
         assert!(at_the_end.iter().all(|tasks| *tasks <= depth.div_ceil(4)), "{at_the_end:?}");
@@ -142,6 +142,29 @@ fn within_one_machine_a_few_are_spread_one_by_one_and_much_data_by_halves() {
     assert_eq!(in_one_machine(12, 256 * 1024, 1, None, 0).1, [5, 5, 1, 1]);
     let (runs, _) = in_one_machine(8, 256 * 1024, 1, None, 1000);
     assert!(runs.iter().all(|(_, length)| *length <= 8), "{runs:?}");
+}
+
+#[test]
+fn within_one_machine_one_at_a_time_stays_on_its_connection_until_there_is_another() {
+    let (runs, _) = in_one_machine(1, 4096, 1, None, 5000);
+    assert!(runs.len() > 4 && runs[..4].iter().all(|(_, length)| *length == 1024), "{runs:?}");
+    assert!((0..4).all(|conn| runs.iter().any(|(who, _)| *who == conn)), "{runs:?}");
+    let mut rig = two();
+    rig.session.set_one_machine(true);
+    let mut stat_sn = [STAT_SN, SECOND];
+    for exp in 0x11..0x1b {
+        rig.command(&[0; 6], 0, 0);
+        let conn = usize::from(rig.session.tasks_on(1) == 1);
+        let tag = tag(&rig.sent(conn), 0);
+        rig.deliver(conn, &status(tag, stat_sn[conn], exp, 0)).unwrap();
+        stat_sn[conn] += 1;
+        assert_eq!(rig.ended(), good(0));
+    }
+    for expected in [1, 2, 3, 4] {
+        rig.command(&[0; 6], 0, 0);
+        let on = [rig.session.tasks_on(0), rig.session.tasks_on(1)];
+        assert!(on[0] + on[1] == expected && on[0].abs_diff(on[1]) <= 1, "{on:?}");
+    }
 }
 
 #[test]
