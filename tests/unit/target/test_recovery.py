@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from blockwire.dataplane import api
+from blockwire.target.session import TargetSession
 from blockwire.wire.async_message import AsyncMessage
 from blockwire.wire.constants import LogoutReason, TaskFunction
+from blockwire.wire.keys import join_pairs
+from blockwire.wire.login import LoginRequest, LoginResponse
 from blockwire.wire.logout import LogoutRequest, LogoutResponse
 from blockwire.wire.task import TaskManagementRequest, TaskManagementResponse
 from tests.unit.target.conftest import NAME, Bench, Run
-from tests.unit.target.raw_initiator import RawInitiator
+from tests.unit.target.raw_initiator import INITIATOR, RawInitiator
 
 LIMITS = api.Limits(
     max_recv_data_segment_length=262144, max_burst_length=1 << 20, first_burst_length=262144, max_outstanding_r2t=64,
@@ -54,6 +57,19 @@ class Joined:
         await self.bench.settle()
         if not response.status:
             self.open[cid] = initiator
+        return response.status
+
+    async def step(self, initiator: RawInitiator, cid: int, *, last: bool) -> int:
+        """One Login Request of a further connection, the last to the full feature phase: the login status."""
+        names = [("InitiatorName", INITIATOR), ("TargetName", NAME)]
+        request = LoginRequest(
+            transit=last, csg=1, nsg=3 if last else 0, isid=bytes.fromhex("400001370000"), tsih=self.tsih,
+            initiator_task_tag=5, cid=cid, cmd_sn=1, data=b"" if last else join_pairs(names),
+        )  # fmt: skip
+        await initiator.send(request)
+        response = await initiator.receive()
+        assert isinstance(response, LoginResponse)
+        await self.bench.settle()
         return response.status
 
     async def lose(self, cid: int) -> None:
@@ -110,6 +126,30 @@ def test_further_connections_join_up_to_max_connections(run: Run) -> None:
         assert len(joined.bench.told("connection-up")) == 3
 
     scenario(run, body)
+
+
+def test_of_two_logins_at_once_only_one_gets_the_last_place(run: Run) -> None:
+    async def body(joined: Joined) -> None:
+        both = {cid: await joined.bench.connect() for cid in (2, 3)}
+        for cid, initiator in both.items():
+            assert await joined.step(initiator, cid, last=False) == 0
+        assert [await joined.step(initiator, cid, last=True) for cid, initiator in both.items()] == [0, 0x0206]
+        assert sorted(cid for _, cid in joined.bench.plane.connections) == [1, 2]
+
+    scenario(run, body, connections=2)
+
+
+def test_a_place_is_kept_from_the_moment_of_the_last_answer(run: Run) -> None:
+    async def body(joined: Joined) -> None:
+        session = next(iter(joined.bench.server.sessions))
+        both = {cid: await joined.bench.connect() for cid in (2, 3)}
+        for cid, initiator in both.items():
+            assert await joined.step(initiator, cid, last=False) == 0
+        assert isinstance(session, TargetSession)
+        session.reserve(2)  # the first is not in the plane yet
+        assert await joined.step(both[3], 3, last=True) == 0x0206
+
+    scenario(run, body, connections=2)
 
 
 def test_a_failed_join_leaves_the_session_alone(run: Run) -> None:

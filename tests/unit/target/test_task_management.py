@@ -236,6 +236,28 @@ def test_the_unit_attention_after_a_multi_task_abort_is_fenced(run: Run) -> None
     run(test)
 
 
+def test_clear_task_set_tells_those_others_that_lost_something(run: Run) -> None:
+    # SAM-5 7.4: COMMANDS CLEARED BY ANOTHER INITIATOR, for every other nexus with a command in the task set
+    async def test(bench: Bench) -> None:
+        sessions = []
+        for last in range(3):
+            _, session = await bench.log_in(isid=bytes.fromhex("4000013700") + bytes([last]))
+            sessions.append(session)
+        for one in sessions:
+            await bench.command(one, bytes(6))
+        asking, losing, idle = sessions
+        bench.plane.abort_report = api.AbortReport(((asking, 4), (losing, 5)), found=True, complete=True)
+        assert await response(bench, asking, TaskFunction.CLEAR_TASK_SET) == COMPLETE
+        told = {}
+        for one in sessions:
+            answer = await bench.command(one, bytes(6))
+            assert isinstance(answer, api.Status)
+            told[one] = (answer.status, bytes(answer.sense[12:14]))
+        assert told == {asking: (0, b""), losing: (2, b"\x2f\x00"), idle: (0, b"")}
+
+    run(test)
+
+
 def test_with_tas_there_is_a_status_and_no_unit_attention(run: Run) -> None:
     # SAM-5 5.6, SPC-4 7.5.10
     async def test(bench: Bench) -> None:
