@@ -219,8 +219,8 @@ impl State {
         if several && (limit.is_zero() || *direct_waits >= DIRECT_WAITS) {
             return None;
         }
-        let mut busy = links.iter_mut().enumerate().filter_map(|(conn, link)| link.as_mut().map(|link| (conn, link)));
-        let mut busy = busy.by_ref().filter(|(conn, _)| !several || side.proto.tasks_on(*conn) > 0);
+        let open = links.iter_mut().enumerate().filter_map(|(conn, link)| link.as_mut().map(|link| (conn, link)));
+        let mut busy = open.filter(|(conn, _)| !several || side.proto.tasks_on(*conn) > 0);
         let (conn, link) = busy.next()?;
         if busy.next().is_some() || link.blocked || link.transport.fd().is_none() {
             return None;
