@@ -80,7 +80,8 @@ def _shown(value: Any) -> Any:
 def dumps(value: Mapping[str, Any]) -> str:
     """One line of JSON, which stays JSON where the encoding lacks a character or a file's name is no text."""
     text = json.dumps(_shown(value), ensure_ascii=False)
-    return text if can_show(text) else json.dumps(_shown(value))
+    # JSON leaves DEL and the C1 control characters as they are, which a terminal obeys
+    return text if can_show(text) and visible(text) == text else json.dumps(_shown(value))
 
 
 def document(schema: str, value: Mapping[str, Any]) -> None:

@@ -70,6 +70,16 @@ def test_what_a_target_says_does_not_steer_the_terminal(
     assert capsys.readouterr().err == f"\x1b[31mblockwire: {shown}\x1b[0m\n"
 
 
+def test_json_stays_json_whatever_a_target_says(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "\x1b]0;owned\x07disk\x9b2J\x7f"
+    output.failure(errors.Error(hostile), as_json=True)
+    output.document("x/1", {"product": hostile})
+    said = capsys.readouterr()
+    assert json.loads(said.err)["error"]["message"] == json.loads(said.out)["product"] == hostile
+    assert (said.err + said.out).isascii()
+    assert "\x7f" not in said.err + said.out
+
+
 @pytest.mark.parametrize(("verbose", "shown"), [(0, False), (1, False), (2, True)])
 def test_a_traceback_is_for_those_who_ask(capsys: pytest.CaptureFixture[str], verbose: int, shown: bool) -> None:
     set_up_logging(verbose)

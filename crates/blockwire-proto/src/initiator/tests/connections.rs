@@ -504,19 +504,8 @@ fn immediate_commands_end_with_their_connection() {
     // 7.14: the target ends them; nobody asks to have them reassigned
     let session = SessionParams { error_recovery_level: 2, ..SessionParams::default() };
     let mut rig = Rig::new(session, ConnectionParams::default());
-    let mut command = Command {
-        lun: 0,
-        cdb: &[0; 6],
-        attribute: 1,
-        immediate: true,
-        write_len: 0,
-        read_len: 0,
-        conn: None,
-        context: 77,
-    };
-    rig.session.submit(&command).unwrap();
-    command.immediate = false;
-    let numbered = rig.session.submit(&command).unwrap();
+    rig.immediate();
+    let numbered = rig.command(&[0; 6], 0, 0);
     rig.sent(0);
     rig.session.lose_connection(0, true);
     assert_eq!(rig.ended(), Some(Outcome::ConnectionLost));

@@ -20,6 +20,19 @@ pub struct Rig {
 
 pub const STAT_SN: u32 = 0x100;
 
+fn request(cdb: &[u8], write_len: u32, read_len: u32) -> Command<'_> {
+    Command {
+        lun: 0x0003_0000_0000_0000,
+        cdb,
+        attribute: 1,
+        immediate: false,
+        write_len,
+        read_len,
+        conn: None,
+        context: 77,
+    }
+}
+
 impl Rig {
     /// CmdSN starts at 0x10, MaxCmdSN is 0x1f, StatSN of the connection starts at 0x100.
     pub fn new(params: SessionParams, connection: ConnectionParams) -> Self {
@@ -49,17 +62,12 @@ impl Rig {
     }
 
     pub fn command(&mut self, cdb: &[u8], write_len: u32, read_len: u32) -> Slot {
-        let command = Command {
-            lun: 0x0003_0000_0000_0000,
-            cdb,
-            attribute: 1,
-            immediate: false,
-            write_len,
-            read_len,
-            conn: None,
-            context: 77,
-        };
-        self.session.submit(&command).unwrap()
+        self.session.submit(&request(cdb, write_len, read_len)).unwrap()
+    }
+
+    /// TEST UNIT READY as an immediate command.
+    pub fn immediate(&mut self) -> Slot {
+        self.session.submit(&Command { immediate: true, ..request(&[0; 6], 0, 0) }).unwrap()
     }
 
     /// Everything that connection sends now, as bytes.

@@ -155,17 +155,7 @@ fn commands_wait_for_the_window_and_immediate_ones_do_not() {
         rig.read(512);
     }
     assert_eq!(split(&rig.sent(0)).len(), 16, "MaxCmdSN is 0x1f");
-    let immediate = Command {
-        lun: 0,
-        cdb: &[0; 6],
-        attribute: 0,
-        immediate: true,
-        write_len: 0,
-        read_len: 0,
-        conn: None,
-        context: 1,
-    };
-    rig.session.submit(&immediate).unwrap();
+    rig.immediate();
     let out = split(&rig.sent(0));
     assert_eq!((out[0].0[0], word(&out[0].0, 24)), (0x41, 0x20), "the current CmdSN, not advanced");
     // NOP-In that only tells numbers: TTT and ITT reserved
@@ -347,17 +337,7 @@ fn an_abort_of_an_immediate_command_refers_to_its_own_number() {
     // 11.5.5: RefCmdSN of an immediate command is the CmdSN of the request itself
     let mut rig = Rig::plain();
     rig.command(&[0; 6], 0, 0);
-    let immediate = Command {
-        lun: 0,
-        cdb: &[0; 6],
-        attribute: 1,
-        immediate: true,
-        write_len: 0,
-        read_len: 0,
-        conn: None,
-        context: 77,
-    };
-    let slot = rig.session.submit(&immediate).unwrap();
+    let slot = rig.immediate();
     rig.command(&[0; 6], 0, 0);
     rig.sent(0);
     assert!(rig.session.abort(slot));
